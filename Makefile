@@ -1,0 +1,246 @@
+# lori - one C library and one program. `make help` lists the targets.
+#
+# CONFIG=release|debug|asan|tsan and CC=gcc|clang choose a build; each has its
+# own folder, so they never mix. Sources are found by room (src/ROOM/).
+
+CONFIG ?= release
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+BUILD ?= build/$(notdir $(CC))-$(CONFIG)
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+
+# Tests may run several at a time: threads that wait should not spin.
+export GOMP_SPINCOUNT ?= 1000
+
+ROOMS := base format text backend adapter model infer train job api
+# What a room's tests link: itself and everything below it.
+CLOSURE_base := base
+CLOSURE_format := format base
+CLOSURE_text := text format base
+CLOSURE_backend := backend base
+CLOSURE_adapter := adapter backend format base
+CLOSURE_model := model adapter backend format base
+CLOSURE_infer := infer model adapter backend text format base
+CLOSURE_train := train model adapter backend text format base
+CLOSURE_job := job train infer model adapter backend text format base
+CLOSURE_api := api $(CLOSURE_job)
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+        -Wmissing-prototypes -Wcast-qual -Wwrite-strings -Wvla -Wundef \
+        -Wformat=2 -Wdouble-promotion -Wimplicit-fallthrough
+WERROR ?= 0
+ifeq ($(WERROR),1)
+WARN += -Werror
+endif
+
+OPT_release := -O2 -g1
+OPT_debug := -O0 -g3
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+            -fno-omit-frame-pointer
+OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT := $(OPT_$(CONFIG))
+
+# Portable baseline; kernels choose their instruction set at run time.
+ARCH := -march=x86-64-v2
+CFLAGS_ALL := -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -fPIC -fopenmp \
+              -fvisibility=hidden -Iinclude -Isrc -MMD -MP $(CFLAGS)
+KERNEL := -O3 -ffp-contract=fast
+LIBS := -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lm
+LDFLAGS_ALL := $(OPT) -fopenmp $(LDFLAGS)
+
+# ---- objects, by room -------------------------------------------------
+
+ISA := base avx2 avx512 avx512bf16
+ISA_base :=
+ISA_avx2 := -mavx2 -mfma -mf16c -mbmi2
+ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+              -mprefer-vector-width=512
+ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+
+obj = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
+REF_TWICE := src/backend/ref/ref_ops.c src/backend/ref/ref_attn.c
+plain = $(filter-out $(REF_TWICE) $(wildcard src/backend/cpu/isa/*.c),$(1))
+sources = $(wildcard src/$(1)/*.c src/$(1)/*/*.c src/$(1)/*/*/*.c)
+OBJ_backend_extra := \
+    $(foreach r,32 64,$(REF_TWICE:src/%.c=$(BUILD)/obj/%_f$(r).o)) \
+    $(foreach i,$(ISA),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/isa/*.c)))
+$(foreach r,$(ROOMS) cli,$(eval OBJ_$(r) := $(call obj,$(call plain,$(call sources,$(r)))) $(OBJ_$(r)_extra)))
+$(foreach r,$(ROOMS),$(eval LIB_$(r) := $(if $(OBJ_$(r)),$(BUILD)/room/lib$(r).a)))
+
+.PHONY: all help deps check layers test-cli demo oracle asan tsan bench fmt tidy \
+        install clean accept
+all: $(BUILD)/lori $(BUILD)/liblori.a $(BUILD)/liblori.so ## build the program and the library
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what the build needs (apt), or print the command that does
+	$(Q)CC=$(CC) tools/deps.sh $(if $(findstring clang,$(CC)),clang)
+
+$(BUILD)/obj/backend/ref/%_f32.o: src/backend/ref/%.c
+	@mkdir -p $(@D)
+	@echo "  CC    $< (float)"
+	$(Q)$(CC) $(CFLAGS_ALL) -DREF_REAL=32 -c $< -o $@
+$(BUILD)/obj/backend/ref/%_f64.o: src/backend/ref/%.c
+	@mkdir -p $(@D)
+	@echo "  CC    $< (double)"
+	$(Q)$(CC) $(CFLAGS_ALL) -DREF_REAL=64 -c $< -o $@
+
+define isa_rule
+$(BUILD)/obj/backend/cpu/isa/%_$(1).o: src/backend/cpu/isa/%.c
+	@mkdir -p $$(@D)
+	@echo "  CC    $$< ($(1))"
+	$(Q)$(CC) $(CFLAGS_ALL) $(KERNEL) $(ISA_$(1)) -DCPU_ISA=$(1) -DCPU_ISA_$(1) -c $$< -o $$@
+endef
+$(foreach i,$(ISA),$(eval $(call isa_rule,$(i))))
+
+$(BUILD)/obj/%.o: src/%.c
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+define room_rule
+$(BUILD)/room/lib$(1).a: $$(OBJ_$(1))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	$(Q)ar rcs $$@ $$^
+endef
+$(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
+
+ALL_OBJ := $(foreach r,$(ROOMS),$(OBJ_$(r)))
+$(BUILD)/liblori.a: $(ALL_OBJ)
+	@echo "  AR    $@"
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+$(BUILD)/liblori.so: $(ALL_OBJ)
+	@echo "  LD    $@"
+	$(Q)$(CC) -shared -Wl,-soname,liblori.so.0 -o $@ $^ $(LDFLAGS_ALL) $(LIBS)
+$(BUILD)/lori: $(OBJ_cli) $(BUILD)/liblori.a
+	@echo "  LD    $@"
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS)
+
+# ---- tests: one Criterion binary a room ---------------------------------
+
+define test_rule
+TEST_SRC_$(1) := $$(wildcard tests/$(1)/*.c)
+$(BUILD)/test_$(1): $$(patsubst tests/%.c,$(BUILD)/test/%.o,$$(TEST_SRC_$(1))) \
+    $$(foreach r,$$(CLOSURE_$(1)),$$(LIB_$$(r)))
+	@echo "  LD    $$@"
+	$(Q)$(CC) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group \
+	    -lcriterion $(LDFLAGS_ALL) $(LIBS)
+endef
+$(foreach r,$(ROOMS),$(eval $(call test_rule,$(r))))
+
+$(BUILD)/test/%.o: tests/%.c
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Wno-missing-prototypes -Wno-cast-qual -Wno-pedantic \
+	    -Wno-strict-prototypes -Wno-double-promotion -Wno-conversion -Wno-sign-conversion \
+	    -Wno-shadow -c $< -o $@
+
+TEST_ROOMS := $(foreach r,$(ROOMS),$(if $(wildcard tests/$(r)/*.c),$(r)))
+# make test-ROOM builds and runs one room's tests.
+define run_rule
+.PHONY: test-$(1)
+test-$(1): $(BUILD)/test_$(1)
+	@echo "== tests of $(1)"
+	$(Q)$(BUILD)/test_$(1) --short-filename $(TEST_ARGS)
+endef
+$(foreach r,$(ROOMS),$(eval $(call run_rule,$(r))))
+
+# The program's own tests: a tiny random model, every command, bad inputs.
+$(BUILD)/tiny_gguf: tests/cli/tiny_gguf.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -o $@ $< -lm
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf
+	@echo "== tests of the program"
+	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
+
+layers: ## who includes whom, file sizes, unique names
+	$(Q)tools/check_layers.sh
+
+# Dependencies are looked for first, so `make check` works on a fresh machine.
+check: deps ## build, and run every test that needs no network, Python or GPU
+	$(Q)$(MAKE) --no-print-directory WERROR=1 layers all \
+	    $(foreach r,$(TEST_ROOMS),$(BUILD)/test_$(r)) $(BUILD)/tiny_gguf
+	$(Q)$(MAKE) --no-print-directory -j1 WERROR=1 \
+	    $(foreach r,$(TEST_ROOMS),test-$(r)) test-cli
+	@echo "check: all passed ($(notdir $(CC)), $(CONFIG))"
+
+asan: ## make check under AddressSanitizer and UBSan
+	$(Q)$(MAKE) --no-print-directory CONFIG=asan check
+tsan: ## the tests of the computing rooms under ThreadSanitizer (clang, Archer)
+	$(Q)$(MAKE) --no-print-directory CC=clang CONFIG=tsan test-backend test-model
+
+demo: deps ## the main job on a real model: train, mask, sparsify, merge, compare
+	$(Q)tools/deps.sh demo
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)tools/demo/demo.sh $(BUILD)/lori demo
+
+# ---- for developers: comparison with PyPI libraries ---------------------
+
+PROBE_LIBS = $(foreach r,$(CLOSURE_train),$(LIB_$(r)))
+$(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,$(CLOSURE_train),$(LIB_$(r)))
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< -Wl,--start-group $(PROBE_LIBS) -Wl,--end-group \
+	    $(LDFLAGS_ALL) $(LIBS)
+oracle: ## live comparison with torch, transformers, peft, tokenizers
+	$(Q)tools/deps.sh oracle demo
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model $(BUILD)/probe_text \
+	    $(BUILD)/probe_adapter
+	$(Q)tests/oracle/run.sh $(BUILD)
+
+# Speed of the CPU backend's operations: a table, not a test.
+.PHONY: bench-ops
+$(BUILD)/bench_ops: bench/bench_ops.c $(LIB_backend) $(LIB_base)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(LIB_backend) $(LIB_base) $(LDFLAGS_ALL) $(LIBS)
+bench-ops: $(BUILD)/bench_ops ## time the CPU backend's operations (BENCH_ARGS: tokens threads dtype isa)
+	$(Q)$(BUILD)/bench_ops $(BENCH_ARGS)
+
+# ---- fuzzing the parsers (clang's libFuzzer) ----------------------------
+# New inputs go to BUILD; one that breaks something belongs into
+# tests/fuzz/corpus/NAME/, which the tests of `format` replay.
+
+FUZZ_SECONDS ?= 20
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
+              -fno-sanitize-recover=undefined
+.PHONY: fuzz
+$(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h \
+    $(wildcard src/base/*.[ch] src/format/*.[ch])
+	@mkdir -p $(@D)
+	@echo "  FUZZ  $@"
+	$(Q)clang -std=c17 -D_GNU_SOURCE $(ARCH) $(FUZZ_FLAGS) -DFUZZ_MAIN -Iinclude -Isrc -Itests \
+	    -o $@ $(filter %.c,$^) -ljansson -lyaml -lm
+fuzz: $(FUZZ:%=$(BUILD)/fuzz/fuzz_%) ## search for inputs that break a parser (FUZZ_SECONDS=20 each)
+	$(Q)for f in $(FUZZ); do \
+	    echo "== fuzzing $$f for $(FUZZ_SECONDS) s"; \
+	    mkdir -p $(BUILD)/fuzz/$$f; \
+	    $(BUILD)/fuzz/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 \
+	        -rss_limit_mb=4096 -print_final_stats=1 -verbosity=0 \
+	        -artifact_prefix=$(BUILD)/fuzz/$$f- $(BUILD)/fuzz/$$f tests/fuzz/corpus/$$f || exit 1; \
+	done
+
+FMT := $(shell find src include tests bench -name '*.[ch]' 2>/dev/null)
+fmt: ## clang-format in place
+	clang-format -i $(FMT)
+tidy: ## clang-tidy over the library and the program
+	clang-tidy --quiet $(shell find src -name '*.c' ! -path '*/isa/*' ! -name 'ref_[oa]*.c') -- \
+	    -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -fopenmp
+
+PREFIX ?= /usr/local
+install: all ## install program, library and header under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	install $(BUILD)/lori $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(BUILD)/liblori.a $(DESTDIR)$(PREFIX)/lib/
+	install $(BUILD)/liblori.so $(DESTDIR)$(PREFIX)/lib/liblori.so.0
+	ln -sf liblori.so.0 $(DESTDIR)$(PREFIX)/lib/liblori.so
+	install -m 644 include/lori.h include/lori_core.h $(DESTDIR)$(PREFIX)/include/
+
+clean: ## remove everything that was built
+	rm -rf build
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
