@@ -1,0 +1,205 @@
+/* format.h - bytes <-> structure: JSON, YAML, safetensors, GGUF. Every reader
+ * here is bounded (sizes are checked before memory is taken), names file and
+ * place in its errors, and is fuzzed. Nothing here knows what a model is. */
+#ifndef FORMAT_FORMAT_H
+#define FORMAT_FORMAT_H
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+/* ---- JSON ----------------------------------------------------------- */
+
+/* Whole text as one JSON value (any type). Keys keep file order, a duplicate
+ * key is an error, NUL inside strings is allowed. `name` labels errors:
+ * "name:line:column: ...". Caller json_decref()s *out. */
+lori_status format_json_parse(const char *bytes, size_t n, const char *name,
+                              json_t **out, lori_error *err);
+lori_status format_json_load(const char *path, json_t **out, lori_error *err);
+
+/* Typed fields of `object`. Absent or null leaves *io alone (the default)
+ * unless `required`. A wrong type or range is LORI_FORMAT naming `file` and
+ * `key`. Integers do not accept reals; reals accept integers. */
+lori_status format_get_i64(const json_t *object, const char *file,
+                           const char *key, bool required, int64_t lo,
+                           int64_t hi, int64_t *io, lori_error *err);
+lori_status format_get_f64(const json_t *object, const char *file,
+                           const char *key, bool required, double *io,
+                           lori_error *err);
+lori_status format_get_bool(const json_t *object, const char *file,
+                            const char *key, bool required, bool *io,
+                            lori_error *err);
+/* *io is borrowed from `object`. */
+lori_status format_get_str(const json_t *object, const char *file,
+                           const char *key, bool required, const char **io,
+                           lori_error *err);
+
+/* JSON text. Reals in shortest form that reads back equal (base_f64_text). */
+#define FORMAT_JSON_SORT 1    /* sort keys at all levels */
+#define FORMAT_JSON_INDENT 2  /* two spaces a level; else compact ", " ": " */
+#define FORMAT_JSON_ASCII 4   /* escape non-ASCII */
+void format_json_text(const json_t *value, unsigned flags, base_str *out);
+/* HF's form of config files: sorted, indented, ASCII, final LF if asked. */
+lori_status format_json_write(const char *path, const json_t *value,
+                              unsigned flags, bool final_newline,
+                              lori_error *err);
+
+/* JSON Lines, or one JSON array of objects: calls `row` for each object in
+ * order with its 1-based line (array: element) number. */
+lori_status format_rows_read(const char *path,
+                             lori_status (*row)(void *context, int64_t line,
+                                                const json_t *object,
+                                                lori_error *err),
+                             void *context, lori_error *err);
+
+/* ---- YAML ----------------------------------------------------------- */
+
+typedef enum format_yaml_kind {
+    FORMAT_YAML_SCALAR, FORMAT_YAML_LIST, FORMAT_YAML_MAP
+} format_yaml_kind;
+
+/* A node of a YAML document; owned by the document. Anchors, aliases, tags
+ * and several documents in one file are refused. */
+typedef struct format_yaml_node {
+    format_yaml_kind kind;
+    int line, column;      /* 1-based */
+    char *key;             /* name inside a parent map, else NULL */
+    int key_line, key_column;
+    char *text;            /* scalar text */
+    bool quoted;           /* scalar was quoted: always a string */
+    struct format_yaml_node *children;
+    size_t n_children;
+} format_yaml_node;
+
+lori_status format_yaml_parse(const char *bytes, size_t n, const char *name,
+                              format_yaml_node **out, lori_error *err);
+lori_status format_yaml_load(const char *path, format_yaml_node **out,
+                             lori_error *err);
+void format_yaml_free(format_yaml_node *root);
+
+/* ---- safetensors ---------------------------------------------------- */
+/* Source: huggingface/safetensors README (format); layout spec/peft.md 2.1. */
+
+#define FORMAT_MAX_DIMS 8
+typedef struct format_tensor {
+    const char *name;
+    base_dtype dtype;
+    int n_dims;
+    int64_t shape[FORMAT_MAX_DIMS];
+    const void *data; /* into the map */
+    size_t bytes;
+    const char *file; /* path of the file that holds it */
+} format_tensor;
+
+/* The tensors of one file, or of a folder (stem.safetensors, or the shards
+ * that stem.safetensors.index.json names). Zero-copy: views live until
+ * format_store_close. Tensors are sorted by name. */
+typedef struct format_store format_store;
+lori_status format_store_open_file(const char *path, format_store **out,
+                                   lori_error *err);
+lori_status format_store_open_folder(const char *folder, const char *stem,
+                                     format_store **out, lori_error *err);
+void format_store_close(format_store *store);
+size_t format_store_count(const format_store *store);
+const format_tensor *format_store_at(const format_store *store, size_t i);
+const format_tensor *format_store_find(const format_store *store,
+                                       const char *name);
+/* Value of `key` in __metadata__ of the (first) file, or NULL. */
+const char *format_store_metadata(const format_store *store, const char *key);
+
+/* Writing: tensors are described first, then `emit` is called once a tensor in
+ * file order (dtype descending, name ascending) and writes exactly its bytes
+ * through format_sink_write. The file appears whole or not at all. */
+typedef struct format_sink format_sink;
+lori_status format_sink_write(format_sink *sink, const void *bytes, size_t n,
+                              lori_error *err);
+typedef struct format_desc {
+    const char *name;
+    base_dtype dtype;
+    int n_dims;
+    int64_t shape[FORMAT_MAX_DIMS];
+    const void *data; /* for format_st_write; unused by the emit form */
+} format_desc;
+typedef struct format_pair {
+    const char *key, *value;
+} format_pair;
+typedef lori_status format_emit(void *context, const format_desc *desc,
+                                format_sink *sink, lori_error *err);
+/* metadata: pairs in the order to write; HF readers want {"format","pt"}. */
+lori_status format_st_write(const char *path, const format_desc *tensors,
+                            size_t n, const format_pair *metadata, size_t n_meta,
+                            lori_error *err);
+lori_status format_st_emit(const char *path, const format_desc *tensors,
+                           size_t n, const format_pair *metadata,
+                           size_t n_meta, format_emit *emit, void *context,
+                           lori_error *err);
+/* stem.safetensors, or shards of at most `max_shard_bytes` (greedy in the
+ * given order; a larger tensor gets its own) with stem.safetensors.index.json.
+ * Metadata is {"format":"pt"}. On failure no shard of this call is left. */
+lori_status format_st_emit_folder(const char *folder, const char *stem,
+                                  const format_desc *tensors, size_t n,
+                                  uint64_t max_shard_bytes, format_emit *emit,
+                                  void *context, lori_error *err);
+
+/* ---- GGUF ----------------------------------------------------------- */
+/* Source: ggml docs/gguf.md as recorded in spec/gguf.md. Read with pread. */
+
+typedef struct format_gguf format_gguf;
+typedef struct format_gguf_tensor {
+    const char *name;
+    uint32_t type;              /* ggml type code, one of those we decode */
+    int n_dims;
+    int64_t shape[4];           /* HF order: outermost first */
+    uint64_t offset;            /* from the start of the file */
+    uint64_t bytes;
+} format_gguf_tensor;
+
+lori_status format_gguf_open(const char *path, format_gguf **out,
+                             lori_error *err);
+void format_gguf_close(format_gguf *gguf);
+size_t format_gguf_count(const format_gguf *gguf);
+const format_gguf_tensor *format_gguf_at(const format_gguf *gguf, size_t i);
+const format_gguf_tensor *format_gguf_find(const format_gguf *gguf,
+                                           const char *name);
+const char *format_gguf_type_name(uint32_t type); /* "Q4_1" */
+
+/* Key-values. Scalars: absent leaves *io alone unless required. Any integer
+ * type is accepted for integers, with range check. Strings are borrowed. */
+bool format_gguf_has(const format_gguf *gguf, const char *key);
+lori_status format_gguf_i64(const format_gguf *gguf, const char *key,
+                            bool required, int64_t lo, int64_t hi, int64_t *io,
+                            lori_error *err);
+/* As above, but an array whose elements are all equal is accepted too. */
+lori_status format_gguf_i64_same(const format_gguf *gguf, const char *key,
+                                 bool required, int64_t lo, int64_t hi,
+                                 int64_t *io, lori_error *err);
+lori_status format_gguf_f32(const format_gguf *gguf, const char *key,
+                            bool required, float *io, lori_error *err);
+lori_status format_gguf_bool(const format_gguf *gguf, const char *key,
+                             bool required, bool *io, lori_error *err);
+lori_status format_gguf_str(const format_gguf *gguf, const char *key,
+                            bool required, const char **bytes, size_t *n,
+                            lori_error *err);
+/* Arrays: count, then elements by index (strings borrowed, NUL-terminated). */
+lori_status format_gguf_strings(const format_gguf *gguf, const char *key,
+                                bool required, size_t *count,
+                                const char *const **strings,
+                                const size_t **lengths, lori_error *err);
+lori_status format_gguf_f32s(const format_gguf *gguf, const char *key,
+                             bool required, size_t *count,
+                             const float **values, lori_error *err);
+/* i32 and u32 arrays. */
+lori_status format_gguf_i32s(const format_gguf *gguf, const char *key,
+                             bool required, size_t *count,
+                             const int32_t **values, lori_error *err);
+
+/* Rows [row, row + rows) of a tensor (last dimension = columns; 1-D tensors
+ * are one row) decoded to float: dst [rows, cols]. Exact. */
+lori_status format_gguf_rows(const format_gguf *gguf,
+                             const format_gguf_tensor *tensor, int64_t row,
+                             int64_t rows, float *dst, lori_error *err);
+/* One type's blocks to floats; n a multiple of the block. For tests. */
+lori_status format_gguf_decode(uint32_t type, const void *blocks, int64_t n,
+                               float *dst, lori_error *err);
+
+#endif
