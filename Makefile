@@ -141,12 +141,13 @@ $(BUILD)/test/%.o: tests/%.c
 	    -Wno-shadow -c $< -o $@
 
 TEST_ROOMS := $(foreach r,$(ROOMS),$(if $(wildcard tests/$(r)/*.c),$(r)))
-# make test-ROOM builds and runs one room's tests.
+# make test-ROOM builds and runs one room's tests. Tests run side by side: idle
+# OpenMP threads must sleep, not spin.
 define run_rule
 .PHONY: test-$(1)
 test-$(1): $(BUILD)/test_$(1)
 	@echo "== tests of $(1)"
-	$(Q)$(BUILD)/test_$(1) --short-filename $(TEST_ARGS)
+	$(Q)OMP_WAIT_POLICY=passive $(BUILD)/test_$(1) --short-filename $(TEST_ARGS)
 endef
 $(foreach r,$(ROOMS),$(eval $(call run_rule,$(r))))
 
