@@ -1,0 +1,82 @@
+/* text.h - strings <-> token ids, and chat templates.
+ * Runs what tokenizer.json says; never decides by model name. Refuses what it
+ * cannot run exactly (unknown normalizer, pre-tokenizer, model, ...).
+ * Source: huggingface/tokenizers 0.23, spec/text.md. */
+#ifndef TEXT_TEXT_H
+#define TEXT_TEXT_H
+
+#include "base/base.h"
+
+/* Immutable after open; may be used from several threads at once. */
+typedef struct text_tokenizer text_tokenizer;
+
+/* `path`: a model folder (tokenizer.json, and when present
+ * tokenizer_config.json, special_tokens_map.json, generation_config.json,
+ * config.json for the special ids, chat_template.jinja) or one tokenizer.json
+ * file. */
+lori_status text_tokenizer_open(const char *path, text_tokenizer **out,
+                                lori_error *err);
+void text_tokenizer_close(text_tokenizer *tok);
+
+#define TEXT_ADD_SPECIAL 1 /* run the post-processor (BOS, ...) */
+#define TEXT_PLAIN       2 /* special tokens in the text are ordinary text */
+
+/* UTF-8 in (invalid bytes are LORI_FORMAT with the byte offset). Appends to
+ * *ids (malloc'd, grown; start with NULL, 0). */
+typedef struct text_ids {
+    int32_t *ids;
+    size_t n, cap;
+} text_ids;
+void text_ids_free(text_ids *ids);
+lori_status text_encode(const text_tokenizer *tok, const char *s, size_t n,
+                        unsigned flags, text_ids *out, lori_error *err);
+lori_status text_ids_add(text_ids *ids, int32_t id, lori_error *err);
+
+#define TEXT_SKIP_SPECIAL 1
+/* Appends the text of ids; unknown ids add nothing. */
+lori_status text_decode(const text_tokenizer *tok, const int32_t *ids, size_t n,
+                        unsigned flags, base_str *out, lori_error *err);
+
+/* Streaming decode: feeds one id, appends to `out` what has become certain,
+ * never half a character. The concatenation equals text_decode of all ids. */
+typedef struct text_stream text_stream;
+lori_status text_stream_new(const text_tokenizer *tok, unsigned flags,
+                            text_stream **out, lori_error *err);
+lori_status text_stream_put(text_stream *stream, int32_t id, base_str *out,
+                            lori_error *err);
+lori_status text_stream_end(text_stream *stream, base_str *out,
+                            lori_error *err);
+void text_stream_free(text_stream *stream);
+
+int32_t text_vocab_size(const text_tokenizer *tok); /* 1 + largest id */
+/* Id of an exact token text, or -1. */
+int32_t text_token_id(const text_tokenizer *tok, const char *token);
+/* Text of a token as stored in the vocabulary, or NULL. Borrowed. */
+const char *text_token(const text_tokenizer *tok, int32_t id);
+bool text_is_special(const text_tokenizer *tok, int32_t id);
+/* Named ids from the folder's files, -1 when not set. */
+int32_t text_bos(const text_tokenizer *tok);
+int32_t text_eos(const text_tokenizer *tok);
+/* Ids that end generation: generation_config.json's eos_token_id (int or
+ * list) when that file exists, else config.json's, else the tokenizer's eos. */
+const int32_t *text_stops(const text_tokenizer *tok, size_t *n);
+
+/* ---- chat ----------------------------------------------------------- */
+
+typedef struct text_message {
+    const char *role;    /* "system", "user", "assistant" */
+    const char *content; /* UTF-8 */
+} text_message;
+
+/* The folder's chat template applied exactly as transformers would. Here only
+ * templates that are recognised as one of two forms are honoured, ChatML
+ * (with or without a default system message) and Llama-3; any other is
+ * LORI_UNSUPPORTED, and none at all LORI_NOT_FOUND. The text is to be encoded
+ * without TEXT_ADD_SPECIAL. Recognition is by the template's text: it must
+ * equal a known template, so what is printed is what Jinja would print. */
+lori_status text_chat_render(const text_tokenizer *tok,
+                             const text_message *messages, size_t n,
+                             bool add_generation_prompt, base_str *out,
+                             lori_error *err);
+
+#endif
