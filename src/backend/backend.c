@@ -1,0 +1,111 @@
+/* backend.c - opens a backend by name and describes the machine.
+ *
+ * Knows the names of the backends and nothing about what they compute. May
+ * include base and backend.h. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "backend/backend.h"
+
+typedef lori_status open_fn(const backend_options *options, backend **out,
+                            lori_error *err);
+
+static const char *const backend_names[] = {"cpu", "ref"};
+static open_fn *const backend_opens[] = {backend_cpu_open, backend_ref_open};
+#define N_BACKENDS (sizeof backend_names / sizeof backend_names[0])
+
+lori_status backend_open(const backend_options *options, backend **out,
+                         lori_error *err)
+{
+    *out = NULL;
+    const char *name = options->name ? options->name : backend_names[0];
+    for (size_t i = 0; i < N_BACKENDS; i++) {
+        if (strcmp(name, backend_names[i]) == 0)
+            return backend_opens[i](options, out, err);
+    }
+    const char *near = base_nearest(name, backend_names, N_BACKENDS);
+    return base_fail(err, LORI_INVALID,
+                     "backend '%s' does not exist; there are cpu and ref%s%s%s",
+                     name, near ? " (did you mean '" : "", near ? near : "",
+                     near ? "'?)" : "");
+}
+
+void backend_close(backend *be)
+{
+    if (be)
+        be->close(be);
+}
+
+/* ---- the machine ----------------------------------------------------- */
+
+/* The value of "key<blanks>: value" in one line of /proc/cpuinfo, or NULL. The
+ * line's newline is removed. */
+static char *cpuinfo_value(char *line, const char *key)
+{
+    size_t n = strlen(key);
+    if (strncmp(line, key, n) != 0)
+        return NULL;
+    char *p = line + n;
+    p += strspn(p, " \t");
+    if (*p != ':')
+        return NULL;
+    p++;
+    p += strspn(p, " \t");
+    p[strcspn(p, "\n")] = '\0';
+    return p;
+}
+
+/* Those of the flags that decide which kernels run. The kernel lists a flag
+ * only when it also saves that part of the register state. */
+static void add_flags(base_str *out, char *flags)
+{
+    static const char *const known[] = {
+        "avx2",        "fma",      "f16c",        "avx_vnni",
+        "avx512f",     "avx512bw", "avx512_vnni", "avx512_bf16",
+        "avx512_fp16", "amx_tile", "amx_bf16",    "amx_int8",
+        "asimd",       "asimdhp",  "bf16",        "sve",
+    };
+    char *rest = NULL;
+    const char *sep = "";
+    for (char *w = strtok_r(flags, " \t", &rest); w;
+         w = strtok_r(NULL, " \t", &rest)) {
+        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+            if (strcmp(w, known[i]) != 0)
+                continue;
+            base_str_printf(out, "%s%s", sep, w);
+            sep = " ";
+        }
+    }
+    if (!*sep)
+        base_str_puts(out, "no vector extensions beyond the baseline");
+}
+
+void backend_machine(base_str *out)
+{
+    char *line = NULL, *name = NULL, *flags = NULL;
+    size_t cap = 0;
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && !(name && flags) && getline(&line, &cap, f) > 0) {
+        char *value = cpuinfo_value(line, "model name");
+        if (value && !name)
+            name = base_strdup(value);
+        value = cpuinfo_value(line, "flags");
+        if (!value)
+            value = cpuinfo_value(line, "Features");
+        if (value && !flags)
+            flags = base_strdup(value);
+    }
+    if (f)
+        fclose(f);
+    base_str_printf(out, "%s; ", name ? name : "unknown processor");
+    if (flags)
+        add_flags(out, flags);
+    else
+        base_str_puts(out, "unknown instruction sets");
+    int threads = omp_get_max_threads();
+    base_str_printf(out, "; %d thread%s", threads, threads == 1 ? "" : "s");
+    free(line);
+    free(name);
+    free(flags);
+}

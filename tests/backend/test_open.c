@@ -1,0 +1,81 @@
+/* test_open.c - opening backends by name; memory; the machine's line. */
+#include <criterion/criterion.h>
+
+#include "backend/backend.h"
+
+Test(open, an_unknown_name_is_refused_with_the_nearest)
+{
+    backend_options options = {.name = "reff", .dtype = BASE_F32};
+    backend *be = (backend *)1;
+    lori_error err = {0};
+    cr_assert_eq(backend_open(&options, &be, &err), LORI_INVALID);
+    cr_assert_null(be);
+    cr_assert(strstr(err.message, "'reff'") && strstr(err.message, "'ref'"),
+              "%s", err.message);
+    backend_close(NULL);
+}
+
+Test(open, the_default_is_cpu)
+{
+    backend_options options = {.dtype = BASE_F32};
+    backend *be = NULL;
+    lori_error err = {0};
+    cr_assert_eq(backend_open(&options, &be, &err), LORI_OK, "%s", err.message);
+    cr_assert_str_eq(be->name, "cpu");
+    cr_assert(be->n_threads >= 1 && be->detail && *be->detail);
+    backend_close(be);
+}
+
+Test(open, types_that_a_backend_lacks_are_refused)
+{
+    backend_options options = {.name = "ref", .dtype = BASE_BF16};
+    backend *be = NULL;
+    cr_assert_neq(backend_open(&options, &be, NULL), LORI_OK);
+    options = (backend_options){.name = "cpu", .dtype = BASE_F64};
+    cr_assert_neq(backend_open(&options, &be, NULL), LORI_OK);
+    options = (backend_options){.name = "cpu", .dtype = BASE_F32, .isa = "mmx"};
+    cr_assert_neq(backend_open(&options, &be, NULL), LORI_OK);
+    cr_assert_null(be);
+}
+
+Test(open, memory_is_aligned_and_zeroed)
+{
+    static const char *const names[] = {"ref", "cpu"};
+    for (int t = 0; t < 2; t++) {
+        backend_options options = {.name = names[t], .dtype = BASE_F32};
+        backend *be = NULL;
+        cr_assert_eq(backend_open(&options, &be, NULL), LORI_OK);
+        unsigned char *p = be->alloc(be, 1000), *h = be->host_alloc(be, 1000);
+        cr_assert(p && h);
+        cr_assert_eq((uintptr_t)p % 64, 0);
+        memset(h, 7, 1000);
+        be->copy(be, h, p, 1000, BACKEND_TO_HOST);
+        cr_assert_eq(be->sync(be, NULL), LORI_OK);
+        for (int i = 0; i < 1000; i++)
+            cr_assert_eq(h[i], 0);
+        memset(h, 7, 1000);
+        be->copy(be, p, h, 1000, BACKEND_TO_DEVICE);
+        be->zero(be, p, 500);
+        be->copy(be, p + 250, p + 750, 250, BACKEND_ON_DEVICE);
+        be->copy(be, h, p, 1000, BACKEND_TO_HOST);
+        cr_assert_eq(be->sync(be, NULL), LORI_OK);
+        for (int i = 0; i < 1000; i++)
+            cr_assert_eq(h[i], i < 250 ? 0 : 7);
+        /* Nothing to give: an answer, not a crash. */
+        cr_assert_null(be->alloc(be, SIZE_MAX - 8));
+        be->free(be, be->alloc(be, 0));
+        be->free(be, p);
+        be->host_free(be, h);
+        backend_close(be);
+    }
+}
+
+Test(open, the_machine_is_one_line)
+{
+    base_str line = {0};
+    backend_machine(&line);
+    cr_assert(!line.failed && line.len > 10);
+    cr_assert_null(strchr(line.s, '\n'));
+    cr_assert(strstr(line.s, "thread"));
+    base_str_free(&line);
+}
