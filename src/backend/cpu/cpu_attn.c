@@ -1,0 +1,265 @@
+/* cpu_attn.c - attention on the CPU: cuts packed sequences into tasks (a
+ * sequence, a group of heads that share keys and values, a block of queries),
+ * longest first, and runs the kernels of isa/ on all threads. Backward takes a
+ * whole sequence and one key/value head a task: every sum then has one owner,
+ * so there are no atomics and no order to depend on. */
+#include <omp.h>
+
+#include "backend/cpu/cpu_i.h"
+
+typedef struct task {
+    int32_t seq, kv_head, head; /* head: the first within the group */
+    int32_t heads;
+    int64_t first, n;
+} task;
+
+static int64_t lengths(const backend_attn *d, int s, int64_t *len_k)
+{
+    *len_k = d->cu_k[s + 1] - d->cu_k[s];
+    return d->cu_q[s + 1] - d->cu_q[s];
+}
+
+static void require(const backend *be, const backend_attn *d, backend_view q,
+                    backend_view k, backend_view v)
+{
+    CPU_REQUIRE(d->n_heads > 0 && d->n_kv_heads > 0 && d->head_dim > 0);
+    CPU_REQUIRE(d->n_heads % d->n_kv_heads == 0);
+    CPU_REQUIRE(q.cols == (int64_t)d->n_heads * d->head_dim);
+    CPU_REQUIRE(k.cols == (int64_t)d->n_kv_heads * d->head_dim);
+    CPU_REQUIRE(v.cols == k.cols);
+    CPU_REQUIRE(q.dtype == be->act && k.dtype == be->act && v.dtype == be->act);
+}
+
+/* ---- forward --------------------------------------------------------- */
+
+static int group_heads(const backend_attn *d)
+{
+    int group = d->n_heads / d->n_kv_heads;
+    return group < CPU_HEADS ? group : CPU_HEADS;
+}
+
+/* Appends the tasks of sequence s whose last key lies in key block `b`. */
+static int64_t add_tasks(const backend_attn *d, int s, int64_t b, task *out)
+{
+    int64_t len_k, len_q = lengths(d, s, &len_k), past = len_k - len_q;
+    const int group = d->n_heads / d->n_kv_heads;
+    const int64_t block = cpu_attn_block(group_heads(d));
+    int64_t n = 0;
+    for (int64_t first = 0; first < len_q; first += block) {
+        int64_t count = len_q - first < block ? len_q - first : block;
+        if ((past + first + count - 1) / CPU_KEYS != b)
+            continue;
+        for (int kv = 0; kv < d->n_kv_heads; ++kv)
+            for (int h = 0; h < group; h += CPU_HEADS)
+                out[n++] =
+                    (task){s,     kv,
+                           h,     group - h < CPU_HEADS ? group - h : CPU_HEADS,
+                           first, count};
+    }
+    return n;
+}
+
+static int64_t count_tasks(const backend_attn *d, int64_t *longest)
+{
+    const int group = d->n_heads / d->n_kv_heads;
+    const int64_t block = cpu_attn_block(group_heads(d));
+    const int64_t stacks =
+        d->n_kv_heads * (int64_t)((group + CPU_HEADS - 1) / CPU_HEADS);
+    int64_t n = 0;
+    *longest = 0;
+    for (int s = 0; s < d->n_seq; ++s) {
+        int64_t len_k, len_q = lengths(d, s, &len_k);
+        CPU_REQUIRE(len_q >= 0 && len_k >= len_q);
+        n += (len_q + block - 1) / block * stacks;
+        *longest = len_k > *longest ? len_k : *longest;
+    }
+    return n;
+}
+
+static void run_task(cpu_backend *cpu, const task *t, backend_view o,
+                     backend_view lse, backend_view q, backend_view k,
+                     backend_view v, const backend_attn *d)
+{
+    const int D = d->head_dim, group = d->n_heads / d->n_kv_heads;
+    const int64_t head = (int64_t)t->kv_head * group + t->head;
+    const int64_t row = d->cu_q[t->seq], col = head * D;
+    const int64_t kv_row = d->block_table ? 0 : d->cu_k[t->seq];
+    const int64_t kv_col = (int64_t)t->kv_head * D;
+    int64_t len_k, len_q = lengths(d, t->seq, &len_k);
+    cpu_attn_task at = {
+        .q = cpu_at(q, row, col),
+        .o = cpu_at(o, row, col),
+        .lse = lse.data ? cpu_at(lse, row, head) : NULL,
+        .ldq = q.ld,
+        .ldo = o.ld,
+        .ldlse = lse.ld,
+        .k = cpu_at(k, kv_row, kv_col),
+        .v = cpu_at(v, kv_row, kv_col),
+        .ldk = k.ld,
+        .ldv = v.ld,
+        .table = d->block_table ? d->block_table + t->seq * d->table_ld : NULL,
+        .page = d->page,
+        .heads = t->heads,
+        .head_dim = D,
+        .first = t->first,
+        .n = t->n,
+        .past = len_k - len_q,
+        .window = d->window,
+        .scale = (float)d->scale,
+        .bf = q.dtype == BASE_BF16,
+    };
+    cpu->k->attn(&at, cpu_scratch_of(cpu, omp_get_thread_num()));
+}
+
+static void cpu_attn(backend *be, backend_view o, backend_view lse,
+                     backend_view q, backend_view k, backend_view v,
+                     const backend_attn *d)
+{
+    cpu_backend *cpu = cpu_of(be);
+    require(be, d, q, k, v);
+    CPU_REQUIRE(o.dtype == be->act && o.cols == q.cols);
+    CPU_REQUIRE(!d->block_table || d->page > 0);
+    if (cpu->failed)
+        return;
+    int64_t longest, n = count_tasks(d, &longest), filled = 0;
+    task *list = cpu_list(cpu, (size_t)n * sizeof *list);
+    if (!list || !cpu_scratch(cpu, (size_t)cpu->k->attn_bytes(d->head_dim)))
+        return;
+    for (int64_t b = longest / CPU_KEYS; b >= 0; --b)
+        for (int s = 0; s < d->n_seq; ++s)
+            filled += add_tasks(d, s, b, list + filled);
+    CPU_REQUIRE(filled == n);
+#pragma omp parallel for num_threads(be->n_threads)                            \
+    schedule(dynamic, 1) if (n > 1)
+    for (int64_t i = 0; i < n; ++i)
+        run_task(cpu, &list[i], o, lse, q, k, v, d);
+}
+
+/* ---- backward -------------------------------------------------------- */
+
+typedef struct grad_views {
+    backend_view dq, dk, dv, dout, q, k, v, o, lse, delta;
+} grad_views;
+
+static void run_grad(cpu_backend *cpu, int s, int kv_head, const grad_views *g,
+                     const backend_attn *d)
+{
+    const int D = d->head_dim, group = d->n_heads / d->n_kv_heads;
+    const int64_t head = (int64_t)kv_head * group, row = d->cu_q[s];
+    const int64_t col = head * D, kv_col = (int64_t)kv_head * D;
+    const int64_t kv_row = d->cu_k[s];
+    const cpu_attn_grad at = {
+        .q = cpu_at(g->q, row, col),
+        .k = cpu_at(g->k, kv_row, kv_col),
+        .v = cpu_at(g->v, kv_row, kv_col),
+        .o = cpu_at(g->o, row, col),
+        .dout = cpu_at(g->dout, row, col),
+        .dq = cpu_at(g->dq, row, col),
+        .dk = cpu_at(g->dk, kv_row, kv_col),
+        .dv = cpu_at(g->dv, kv_row, kv_col),
+        .lse = cpu_at(g->lse, row, head),
+        .delta = cpu_at(g->delta, row, head),
+        .ldq = g->q.ld,
+        .ldk = g->k.ld,
+        .ldv = g->v.ld,
+        .ldo = g->o.ld,
+        .lddo = g->dout.ld,
+        .lddq = g->dq.ld,
+        .lddk = g->dk.ld,
+        .lddv = g->dv.ld,
+        .ldlse = g->lse.ld,
+        .lddelta = g->delta.ld,
+        .heads = group,
+        .head_dim = D,
+        .n = d->cu_q[s + 1] - row,
+        .window = d->window,
+        .scale = (float)d->scale,
+        .bf = g->q.dtype == BASE_BF16,
+    };
+    cpu->k->attn_grad(&at, cpu_scratch_of(cpu, omp_get_thread_num()));
+}
+
+/* Sequences by falling length, equal ones in order. */
+static void sort_sequences(const backend_attn *d, int32_t *order)
+{
+    for (int s = 0; s < d->n_seq; ++s) {
+        int32_t n = d->cu_q[s + 1] - d->cu_q[s];
+        int i = s;
+        for (; i > 0; --i) {
+            int32_t before = order[i - 1];
+            if (d->cu_q[before + 1] - d->cu_q[before] >= n)
+                break;
+            order[i] = before;
+        }
+        order[i] = s;
+    }
+}
+
+static void cpu_attn_bwd(backend *be, backend_view dq, backend_view dk,
+                         backend_view dv, backend_view dout, backend_view q,
+                         backend_view k, backend_view v, backend_view o,
+                         backend_view lse, backend_view delta,
+                         const backend_attn *d)
+{
+    cpu_backend *cpu = cpu_of(be);
+    require(be, d, q, k, v);
+    require(be, d, dq, dk, dv);
+    require(be, d, dout, k, v);
+    CPU_REQUIRE(!d->block_table && o.dtype == be->act && o.cols == q.cols);
+    CPU_REQUIRE(lse.dtype == be->acc && delta.dtype == be->acc);
+    if (cpu->failed)
+        return;
+    int64_t longest = 0;
+    for (int s = 0; s < d->n_seq; ++s) {
+        int64_t len_k, len_q = lengths(d, s, &len_k);
+        CPU_REQUIRE(len_q == len_k);
+        longest = len_q > longest ? len_q : longest;
+    }
+    const grad_views views = {dq, dk, dv, dout, q, k, v, o, lse, delta};
+    int32_t *order = cpu_list(cpu, (size_t)d->n_seq * sizeof *order);
+    size_t bytes = (size_t)cpu->k->attn_grad_bytes(d->head_dim, longest);
+    if (!order || !cpu_scratch(cpu, bytes))
+        return;
+    sort_sequences(d, order);
+#pragma omp parallel for num_threads(be->n_threads) schedule(dynamic, 1)       \
+    collapse(2)
+    for (int i = 0; i < d->n_seq; ++i)
+        for (int h = 0; h < d->n_kv_heads; ++h)
+            if (d->cu_q[order[i] + 1] > d->cu_q[order[i]])
+                run_grad(cpu, order[i], h, &views, d);
+}
+
+/* ---- pages ----------------------------------------------------------- */
+
+static void cpu_kv_write(backend *be, backend_view k_pool, backend_view v_pool,
+                         backend_view k, backend_view v, const backend_attn *d)
+{
+    CPU_REQUIRE(k_pool.cols == k.cols && v_pool.cols == v.cols);
+    CPU_REQUIRE(k_pool.dtype == k.dtype && v_pool.dtype == v.dtype);
+    CPU_REQUIRE(!d->block_table || d->page > 0);
+    if (cpu_of(be)->failed)
+        return;
+    const size_t k_bytes = (size_t)k.cols * base_dtype_bytes(k.dtype);
+    const size_t v_bytes = (size_t)v.cols * base_dtype_bytes(v.dtype);
+    for (int s = 0; s < d->n_seq; ++s) {
+        int64_t len_k, len_q = lengths(d, s, &len_k);
+        for (int64_t i = 0; i < len_q; ++i) {
+            int64_t at = len_k - len_q + i, row = d->cu_k[s] + at;
+            if (d->block_table)
+                row = (int64_t)d->block_table[s * d->table_ld + at / d->page] *
+                          d->page +
+                      at % d->page;
+            memcpy(cpu_at(k_pool, row, 0), cpu_at(k, d->cu_q[s] + i, 0),
+                   k_bytes);
+            memcpy(cpu_at(v_pool, row, 0), cpu_at(v, d->cu_q[s] + i, 0),
+                   v_bytes);
+        }
+    }
+}
+
+void cpu_attn_fill(backend *be)
+{
+    be->attn = cpu_attn;
+    be->attn_bwd = cpu_attn_bwd;
+    be->kv_write = cpu_kv_write;
+}

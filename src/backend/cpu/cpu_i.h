@@ -1,0 +1,108 @@
+/* cpu_i.h - private to backend/cpu/. Who does what:
+ *   cpu.c        open, close, memory, errors, threads, the choice of a rung
+ *   cpu_linear.c products of matrices, embedding (splits them into tasks)
+ *   cpu_rows.c   row operations, loss, kept entries, optimizer
+ *   cpu_attn.c   attention tasks, writes to the page pools
+ *   cpu_dnnl.c   the only file that sees dnnl.h
+ *   isa/         own kernels, compiled once per instruction set
+ * Threads: an operation splits its work into tasks by shape alone and runs
+ * them in one OpenMP region of be->n_threads threads; what a task computes
+ * does not depend on who runs it, so results do not depend on the number of
+ * threads. */
+#ifndef CPU_I_H
+#define CPU_I_H
+
+#include <assert.h>
+
+#include "backend/backend.h"
+#include "backend/cpu/cpu_kernels.h"
+
+typedef struct cpu_dnnl cpu_dnnl;
+typedef struct cpu_product cpu_product; /* a prepared product of matrices */
+
+typedef struct cpu_backend {
+    backend be; /* the table; be.impl points back here */
+    const cpu_kernels *k;
+    cpu_dnnl *dnnl;
+    bool native_bf16; /* oneDNN multiplies bf16 at a fair speed here */
+    lori_status failed;
+    lori_error first; /* what failed first since the last sync */
+    base_str detail;
+    void *scratch; /* n_threads blocks of scratch_each bytes */
+    size_t scratch_bytes, scratch_each;
+    void *list; /* of an operation's tasks */
+    size_t list_bytes;
+} cpu_backend;
+
+struct backend_weight {
+    const void *data; /* [rows, cols], dtype be->act */
+    void *owned;      /* converted copy, or NULL when used in place */
+    int64_t rows, cols;
+};
+
+static inline cpu_backend *cpu_of(backend *be)
+{
+    return be->impl;
+}
+
+/* A broken rule of the seam is a bug in this program. */
+#define CPU_REQUIRE(condition) assert(condition)
+
+/* Keeps the first failure. */
+void cpu_fail(cpu_backend *cpu, lori_status status, const char *fmt, ...)
+    BASE_PRINTF(3, 4);
+/* At least `each` bytes of scratch for every thread, 64-byte aligned; false
+ * (and a kept failure) when there is no memory. Contents are not kept. Never
+ * called inside a parallel region. */
+bool cpu_scratch(cpu_backend *cpu, size_t each);
+static inline void *cpu_scratch_of(const cpu_backend *cpu, int thread)
+{
+    return (char *)cpu->scratch + (size_t)thread * cpu->scratch_each;
+}
+/* At least `bytes` for a list of tasks; NULL as above. */
+void *cpu_list(cpu_backend *cpu, size_t bytes);
+/* 64-byte aligned zeroed memory (huge pages when large). */
+void *cpu_memory(size_t bytes);
+void cpu_memory_free(void *p);
+
+static inline void *cpu_at(backend_view v, int64_t row, int64_t col)
+{
+    return (char *)v.data +
+           (size_t)(row * v.ld + col) * base_dtype_bytes(v.dtype);
+}
+
+/* The operations, one file each. */
+void cpu_linear_fill(backend *be);
+void cpu_rows_fill(backend *be);
+void cpu_attn_fill(backend *be);
+
+/* ---- oneDNN --------------------------------------------------------- */
+
+/* c [m, n] = alpha a b + beta c in plain layouts; a [m, k] has leading
+ * dimension lda; b is [k, n], or [n, k] with `b_rows_n` (used transposed).
+ * ab is BF16 or F32, c the same or F32. Compared as bytes: zero it first. */
+typedef struct cpu_product_key {
+    int64_t m, n, k, lda, ldb, ldc;
+    int32_t ab, c, b_rows_n;
+    float alpha, beta;
+    int32_t zero;
+} cpu_product_key;
+
+lori_status cpu_dnnl_open(int n_threads, cpu_dnnl **out, lori_error *err);
+void cpu_dnnl_close(cpu_dnnl *d);
+const char *cpu_dnnl_version(const cpu_dnnl *d); /* "2.6.3" */
+/* The best bf16 product of this processor: 2 AMX, 1 AVX512_BF16, 0 none. */
+int cpu_dnnl_bf16(const cpu_dnnl *d);
+/* The product for this key, made at its first use and kept. *out is NULL and
+ * the status LORI_UNSUPPORTED where oneDNN has none (also kept). */
+lori_status cpu_dnnl_get(cpu_dnnl *d, const cpu_product_key *key,
+                         const cpu_product **out, lori_error *err);
+/* Forgets everything when there are too many; call between operations. */
+void cpu_dnnl_trim(cpu_dnnl *d);
+size_t cpu_product_scratch_bytes(const cpu_product *p);
+/* Runs on the calling thread only; `thread` < n_threads picks the handles, so
+ * two threads may run one product at once. Status 0 is success. */
+int cpu_product_run(const cpu_product *p, int thread, const void *a,
+                    const void *b, void *c, void *scratch);
+
+#endif

@@ -1,0 +1,126 @@
+/* cpu_kernels.h - the table of own kernels that every instruction set fills.
+ * Private to backend/cpu/. Kernels are single-threaded, allocate nothing and
+ * keep no state. `bf` says that void * operands are bf16, else float. Sizes
+ * need no rounding unless stated. */
+#ifndef CPU_KERNELS_H
+#define CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Columns of scratch matrices are padded to this, in every rung. */
+#define CPU_PAD         16
+#define CPU_ROUND_UP(n) (((n) + CPU_PAD - 1) / CPU_PAD * CPU_PAD)
+
+/* Attention works on blocks of CPU_KEYS keys against at most CPU_LANES
+ * queries: the positions of one block times the heads that share a K/V head. */
+#define CPU_KEYS  64
+#define CPU_LANES 128
+#define CPU_LD    144 /* rows of lanes: an odd number of cache lines */
+#define CPU_HEADS 8   /* query heads of a K/V head handled together */
+
+typedef struct cpu_attn_task {
+    const char *q; /* first query row of the sequence, at the first head */
+    char *o;
+    float *lse;              /* may be NULL */
+    int64_t ldq, ldo, ldlse; /* elements from row to row */
+    const char *k, *v;       /* at the K/V head; row 0 or page pool */
+    int64_t ldk, ldv;
+    const int32_t *table; /* pages of this sequence, or NULL */
+    int page;
+    int heads;        /* query heads here, <= CPU_HEADS */
+    int head_dim;     /* D */
+    int64_t first, n; /* query rows [first, first + n) of the sequence */
+    int64_t past;     /* position of query row 0 */
+    int64_t window;   /* 0: none */
+    float scale;
+    bool bf;
+} cpu_attn_task;
+
+/* Backward over one whole sequence and one K/V head. */
+typedef struct cpu_attn_grad {
+    const char *q, *k, *v, *o, *dout;
+    char *dq, *dk, *dv;
+    const float *lse;
+    float *delta;
+    int64_t ldq, ldk, ldv, ldo, lddo, lddq, lddk, lddv, ldlse, lddelta;
+    int heads; /* of the whole group: any number */
+    int head_dim;
+    int64_t n; /* length of the sequence */
+    int64_t window;
+    float scale;
+    bool bf;
+} cpu_attn_grad;
+
+typedef struct cpu_adamw_step {
+    float decay;        /* 1 - lr wd */
+    float beta1, left1; /* left = 1 - beta, not rounded twice */
+    float beta2, left2;
+    float step; /* lr / (1 - beta1^t) */
+    float root; /* 1 / sqrt(1 - beta2^t) */
+    float eps, grad_scale;
+} cpu_adamw_step;
+
+typedef struct cpu_kernels {
+    const char *name;
+    /* bf16 -> float, float -> bf16 (nearest even, NaN stays NaN) */
+    void (*expand)(float *dst, const uint16_t *src, int64_t n);
+    void (*shrink)(uint16_t *dst, const float *src, int64_t n);
+    /* dst [rows, ldd] float = src [rows, n], zeros up to the next multiple of
+     * CPU_PAD (ldd allows them) */
+    void (*load_rows)(float *dst, int64_t ldd, const void *src, int64_t lds,
+                      int64_t rows, int64_t n, bool bf);
+    /* y = alpha x + beta y; y bf16 with bf */
+    void (*axpby)(void *y, const float *x, float alpha, float beta, int64_t n,
+                  bool bf);
+    void (*add)(float *dst, const void *src, int64_t n, bool bf);
+    void (*add_bias)(void *y, const float *b, int64_t n, bool bf);
+
+    float (*rmsnorm)(void *y, const void *x, const float *w, double eps,
+                     int64_t d, bool bf); /* returns rstd */
+    void (*rmsnorm_bwd)(float *dx, const float *dy, const void *x,
+                        const float *w, float rstd, int64_t d, bool bf);
+    void (*rope)(void *x, const float *cos, const float *sin, int64_t heads,
+                 int64_t head_dim, bool inverse, bool bf);
+    void (*swiglu)(void *a, const void *g, const void *u, int64_t n, bool bf);
+    void (*swiglu_bwd)(void *g, void *u, const void *da, int64_t n, bool bf);
+
+    /* log-sum-exp of x[0..n), as max + log(sum): *max, returns log(sum) */
+    double (*logsum)(const float *x, int64_t n, float *max);
+    void (*xent_grad)(void *d, const float *x, float lse, float weight,
+                      int64_t target, int64_t n, bool bf);
+    int64_t (*argmax)(const float *x, int64_t n);
+    double (*sqnorm)(const float *x, int64_t n);
+    void (*adamw)(float *p, const float *g, float *m, float *v, int64_t n,
+                  const cpu_adamw_step *s);
+
+    /* c [m, n] (+)= a b over k, in float: element (i, t) of a is
+     * a[i * ars + t * aks], b [k, n], c [m, n] by rows. n, ldb and ldc are
+     * multiples of CPU_PAD. Each element is one FMA chain over k. */
+    void (*mm)(int64_t m, int64_t n, int64_t k, const float *a, int64_t ars,
+               int64_t aks, const float *b, int64_t ldb, float *c, int64_t ldc,
+               bool add);
+    /* out[i * ldo + j] = x_i . w_j for i < n, n <= 8, j < rows; w
+     * [rows, k]; x [n, k] float with leading dimension k rounded up to
+     * CPU_PAD and zeros there. */
+    void (*dots)(float *out, int64_t ldo, const float *x, int64_t n,
+                 const void *w, int64_t rows, int64_t k, bool bf);
+
+    /* Scratch bytes of the attention kernels. */
+    int64_t (*attn_bytes)(int head_dim);
+    void (*attn)(const cpu_attn_task *t, void *scratch);
+    int64_t (*attn_grad_bytes)(int head_dim, int64_t max_len);
+    void (*attn_grad)(const cpu_attn_grad *t, void *scratch);
+} cpu_kernels;
+
+/* Query positions in a block for a group of `heads` heads (<= CPU_HEADS). */
+static inline int cpu_attn_block(int heads)
+{
+    int n = CPU_LANES / heads;
+    return n >= 64 ? 64 : n >= 32 ? 32 : n >= 24 ? 24 : 16;
+}
+
+extern const cpu_kernels cpu_kernels_base, cpu_kernels_avx2, cpu_kernels_avx512,
+    cpu_kernels_avx512bf16;
+
+#endif
