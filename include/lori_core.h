@@ -1,5 +1,5 @@
-/* lori_core.h - status codes, errors and callbacks that every part of lori shares.
- * Included by lori.h; programs include lori.h. */
+/* lori_core.h - status codes, errors and callbacks that every part of lori
+ * shares. Included by lori.h; programs include lori.h. */
 #ifndef LORI_CORE_H
 #define LORI_CORE_H
 
@@ -40,9 +40,9 @@ typedef struct lori_error {
 /* What long work reports. Any callback may be NULL. Called from the thread
  * that called into the library. */
 typedef struct lori_progress {
-    const char *what;  /* "train", "import", ... */
-    int64_t done;      /* units finished */
-    int64_t total;     /* 0: unknown */
+    const char *what;   /* "train", "import", ... */
+    int64_t done;       /* units finished */
+    int64_t total;      /* 0: unknown */
     const char *detail; /* "loss 1.234  812 tok/s", or "" */
 } lori_progress;
 

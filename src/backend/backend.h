@@ -75,14 +75,14 @@ typedef struct backend_tensor {
  * and len_k(s) = cu_k[s+1] - cu_k[s] still. */
 typedef struct backend_attn {
     int n_seq;
-    const int32_t *cu_q, *cu_k;    /* [n_seq + 1] */
-    int64_t max_q, max_k;          /* longest len_q, len_k: for launch sizes */
-    const int32_t *block_table;    /* NULL: contiguous */
+    const int32_t *cu_q, *cu_k; /* [n_seq + 1] */
+    int64_t max_q, max_k;       /* longest len_q, len_k: for launch sizes */
+    const int32_t *block_table; /* NULL: contiguous */
     int64_t table_ld;
     int page;
     int n_heads, n_kv_heads, head_dim; /* H, K, D; H % K == 0 */
-    int64_t window;                /* 0: none */
-    double scale;                  /* usually 1/sqrt(D) */
+    int64_t window;                    /* 0: none */
+    double scale;                      /* usually 1/sqrt(D) */
 } backend_attn;
 
 /* Which entries of a matrix [rows, cols] are kept (trained). Device memory.
@@ -96,17 +96,19 @@ typedef struct backend_keep {
 
 typedef struct backend_adamw {
     double lr, beta1, beta2, eps, weight_decay;
-    int64_t step;       /* 1 at the first update: bias correction */
-    double grad_scale;  /* gradient is multiplied by this first (clipping) */
+    int64_t step;      /* 1 at the first update: bias correction */
+    double grad_scale; /* gradient is multiplied by this first (clipping) */
 } backend_adamw;
 
 typedef enum backend_dir {
-    BACKEND_TO_DEVICE, BACKEND_TO_HOST, BACKEND_ON_DEVICE
+    BACKEND_TO_DEVICE,
+    BACKEND_TO_HOST,
+    BACKEND_ON_DEVICE
 } backend_dir;
 
 struct backend {
-    const char *name;    /* "ref", "cpu" */
-    const char *detail;  /* instruction set and libraries in use, one line */
+    const char *name;   /* "ref", "cpu" */
+    const char *detail; /* instruction set and libraries in use, one line */
     base_dtype act, acc;
     int n_threads;
     void *impl;
@@ -230,7 +232,8 @@ struct backend {
      * order. keep NULL: all entries, row-major. */
     void (*keep_gather)(backend *be, void *packed, backend_view dense,
                         const backend_keep *keep, bool accumulate);
-    /* Kept entries of dense [rows, cols] act|acc = packed[]; the others stay. */
+    /* Kept entries of dense [rows, cols] act|acc = packed[]; the others stay.
+     */
     void (*keep_scatter)(backend *be, backend_view dense, const void *packed,
                          const backend_keep *keep);
     /* *out (device double) = sum of x[i]^2 over n acc values, fixed order */
@@ -243,10 +246,10 @@ struct backend {
 };
 
 typedef struct backend_options {
-    const char *name;  /* "cpu" (default when NULL) or "ref" */
-    base_dtype dtype;  /* act: F32 or BF16 (cpu), F32 or F64 (ref) */
-    int n_threads;     /* 0: what OpenMP gives (OMP_NUM_THREADS, affinity) */
-    const char *isa;   /* NULL: best; "avx512", "avx2", "base" for tests */
+    const char *name; /* "cpu" (default when NULL) or "ref" */
+    base_dtype dtype; /* act: F32 or BF16 (cpu), F32 or F64 (ref) */
+    int n_threads;    /* 0: what OpenMP gives (OMP_NUM_THREADS, affinity) */
+    const char *isa;  /* NULL: best; "avx512", "avx2", "base" for tests */
 } backend_options;
 lori_status backend_open(const backend_options *options, backend **out,
                          lori_error *err);

@@ -140,8 +140,19 @@ lori_status base_mkdirs(const char *path, lori_error *err);
 /* ---- numbers -------------------------------------------------------- */
 
 typedef enum base_dtype {
-    BASE_BOOL, BASE_U8, BASE_I8, BASE_U16, BASE_I16, BASE_F16, BASE_BF16,
-    BASE_U32, BASE_I32, BASE_F32, BASE_U64, BASE_I64, BASE_F64,
+    BASE_BOOL,
+    BASE_U8,
+    BASE_I8,
+    BASE_U16,
+    BASE_I16,
+    BASE_F16,
+    BASE_BF16,
+    BASE_U32,
+    BASE_I32,
+    BASE_F32,
+    BASE_U64,
+    BASE_I64,
+    BASE_F64,
     BASE_DTYPES
 } base_dtype;
 size_t base_dtype_bytes(base_dtype dtype);
@@ -193,7 +204,7 @@ typedef struct base_rng {
 } base_rng;
 void base_rng_start(base_rng *rng, uint64_t seed, uint64_t stream);
 uint32_t base_rng_u32(base_rng *rng);
-double base_rng_uniform(base_rng *rng); /* [0, 1), 53 bits */
+double base_rng_uniform(base_rng *rng);             /* [0, 1), 53 bits */
 uint64_t base_rng_below(base_rng *rng, uint64_t n); /* unbiased, n >= 1 */
 /* Fisher-Yates on order[0..n). */
 void base_rng_shuffle(base_rng *rng, int64_t *order, int64_t n);

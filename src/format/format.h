@@ -35,9 +35,9 @@ lori_status format_get_str(const json_t *object, const char *file,
                            lori_error *err);
 
 /* JSON text. Reals in shortest form that reads back equal (base_f64_text). */
-#define FORMAT_JSON_SORT 1    /* sort keys at all levels */
-#define FORMAT_JSON_INDENT 2  /* two spaces a level; else compact ", " ": " */
-#define FORMAT_JSON_ASCII 4   /* escape non-ASCII */
+#define FORMAT_JSON_SORT   1 /* sort keys at all levels */
+#define FORMAT_JSON_INDENT 2 /* two spaces a level; else compact ", " ": " */
+#define FORMAT_JSON_ASCII  4 /* escape non-ASCII */
 void format_json_text(const json_t *value, unsigned flags, base_str *out);
 /* HF's form of config files: sorted, indented, ASCII, final LF if asked. */
 lori_status format_json_write(const char *path, const json_t *value,
@@ -55,18 +55,20 @@ lori_status format_rows_read(const char *path,
 /* ---- YAML ----------------------------------------------------------- */
 
 typedef enum format_yaml_kind {
-    FORMAT_YAML_SCALAR, FORMAT_YAML_LIST, FORMAT_YAML_MAP
+    FORMAT_YAML_SCALAR,
+    FORMAT_YAML_LIST,
+    FORMAT_YAML_MAP
 } format_yaml_kind;
 
 /* A node of a YAML document; owned by the document. Anchors, aliases, tags
  * and several documents in one file are refused. */
 typedef struct format_yaml_node {
     format_yaml_kind kind;
-    int line, column;      /* 1-based */
-    char *key;             /* name inside a parent map, else NULL */
+    int line, column; /* 1-based */
+    char *key;        /* name inside a parent map, else NULL */
     int key_line, key_column;
-    char *text;            /* scalar text */
-    bool quoted;           /* scalar was quoted: always a string */
+    char *text;  /* scalar text */
+    bool quoted; /* scalar was quoted: always a string */
     struct format_yaml_node *children;
     size_t n_children;
 } format_yaml_node;
@@ -127,12 +129,11 @@ typedef lori_status format_emit(void *context, const format_desc *desc,
                                 format_sink *sink, lori_error *err);
 /* metadata: pairs in the order to write; HF readers want {"format","pt"}. */
 lori_status format_st_write(const char *path, const format_desc *tensors,
-                            size_t n, const format_pair *metadata, size_t n_meta,
-                            lori_error *err);
+                            size_t n, const format_pair *metadata,
+                            size_t n_meta, lori_error *err);
 lori_status format_st_emit(const char *path, const format_desc *tensors,
-                           size_t n, const format_pair *metadata,
-                           size_t n_meta, format_emit *emit, void *context,
-                           lori_error *err);
+                           size_t n, const format_pair *metadata, size_t n_meta,
+                           format_emit *emit, void *context, lori_error *err);
 /* stem.safetensors, or shards of at most `max_shard_bytes` (greedy in the
  * given order; a larger tensor gets its own) with stem.safetensors.index.json.
  * Metadata is {"format":"pt"}. On failure no shard of this call is left. */
@@ -147,10 +148,10 @@ lori_status format_st_emit_folder(const char *folder, const char *stem,
 typedef struct format_gguf format_gguf;
 typedef struct format_gguf_tensor {
     const char *name;
-    uint32_t type;              /* ggml type code, one of those we decode */
+    uint32_t type; /* ggml type code, one of those we decode */
     int n_dims;
-    int64_t shape[4];           /* HF order: outermost first */
-    uint64_t offset;            /* from the start of the file */
+    int64_t shape[4]; /* HF order: outermost first */
+    uint64_t offset;  /* from the start of the file */
     uint64_t bytes;
 } format_gguf_tensor;
 
@@ -186,8 +187,8 @@ lori_status format_gguf_strings(const format_gguf *gguf, const char *key,
                                 const char *const **strings,
                                 const size_t **lengths, lori_error *err);
 lori_status format_gguf_f32s(const format_gguf *gguf, const char *key,
-                             bool required, size_t *count,
-                             const float **values, lori_error *err);
+                             bool required, size_t *count, const float **values,
+                             lori_error *err);
 /* i32 and u32 arrays. */
 lori_status format_gguf_i32s(const format_gguf *gguf, const char *key,
                              bool required, size_t *count,

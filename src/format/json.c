@@ -40,8 +40,8 @@ static json_t *parse_wide(const char *bytes, size_t n, size_t flags,
 {
     base_str wide = {0};
     widen_integers(bytes, n, &wide);
-    json_t *value = wide.failed ? NULL
-                                : json_loadb(wide.s, wide.len, flags, place);
+    json_t *value =
+        wide.failed ? NULL : json_loadb(wide.s, wide.len, flags, place);
     base_str_free(&wide);
     return value;
 }
