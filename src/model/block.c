@@ -1,0 +1,374 @@
+/* block.c - one transformer block: forward, recompute and backward, side by
+ * side. A block is the table model_linears plus two norms, rope, attention
+ * and SwiGLU. In the last block everything after attention runs on the label
+ * rows only: nobody reads the others, and their gradient is zero. May include
+ * base, backend, model. Source: transformers LlamaDecoderLayer; LoRI,
+ * arXiv:2504.07448; spec/engine.md 1.1. */
+#include "model/model_i.h"
+
+/* The views of one layer in one pass. */
+typedef struct block {
+    const model_pass *p;
+    backend *be;
+    const model_config *c;
+    const model_layer *w;
+    model_site *const *site; /* [MODEL_ROLES]; NULL: no adapter at all */
+    const model_kept *k;
+    int64_t layer;
+    bool last;              /* o_proj .. down_proj run on label rows */
+    int64_t rows;           /* rows of o_proj .. down_proj */
+    backend_view x;         /* block input */
+    backend_view qk;        /* queries and keys side by side: rope turns both */
+    backend_view attn, lse; /* attention's output before rows are chosen */
+    backend_view slot[MODEL_SLOTS];
+    backend_view grad[MODEL_SLOTS]; /* backward only */
+} block;
+
+static backend_view act(const block *b, void *data, int64_t rows, int64_t cols)
+{
+    return backend_matrix(data, b->be->act, rows, cols);
+}
+
+static backend_view acc(const block *b, void *data, int64_t rows, int64_t cols)
+{
+    return backend_matrix(data, b->be->acc, rows, cols);
+}
+
+static void open_block(block *b, const model_pass *p, int64_t layer)
+{
+    const model_run *run = p->run;
+    const model_config *c = &run->m->config;
+    int64_t q = model_q_width(c), kv = model_kv_width(c), f = c->ffn;
+    const model_kept *k = &run->kept[layer];
+    *b = (block){.p = p, .be = run->m->be, .c = c, .k = k};
+    b->w = &run->m->layers[layer];
+    b->site = p->ad ? &p->ad->at[layer * MODEL_ROLES] : NULL;
+    b->layer = layer;
+    b->last = layer + 1 == c->n_layers;
+    b->rows = b->last ? p->label : p->n;
+    b->x = act(b, k->x, p->n, c->d);
+    b->attn = act(b, k->o, p->n, q);
+    b->lse = acc(b, k->lse, p->n, c->n_heads);
+
+    backend_view qkv = act(b, k->qkv, p->n, q + 2 * kv);
+    backend_view gu = act(b, k->gu, b->rows, 2 * f);
+    b->qk = backend_cols(qkv, 0, q + kv);
+    b->slot[SLOT_XN1] = act(b, run->t, p->n, c->d);
+    b->slot[SLOT_Q] = backend_cols(qkv, 0, q);
+    b->slot[SLOT_K] = backend_cols(qkv, q, kv);
+    b->slot[SLOT_V] = backend_cols(qkv, q + kv, kv);
+    b->slot[SLOT_O] = b->last ? act(b, run->label_o, b->rows, q) : b->attn;
+    b->slot[SLOT_X2] = act(b, k->x2, b->rows, c->d);
+    b->slot[SLOT_XN2] = act(b, run->t, b->rows, c->d);
+    b->slot[SLOT_GATE] = backend_cols(gu, 0, f);
+    b->slot[SLOT_UP] = backend_cols(gu, f, f);
+    b->slot[SLOT_A] = act(b, run->wide, b->rows, f);
+    b->slot[SLOT_Y] = act(b, k->y, b->rows, c->d);
+}
+
+static model_site *site_of(const block *b, int role)
+{
+    return b->site ? b->site[role] : NULL;
+}
+
+/* h [n, r] of a site, kept from forward to backward. */
+static backend_view low_rank(const block *b, int role)
+{
+    const model_site *s = b->site[role];
+    return act(b, b->k->h[role], role < ROLE_O ? b->p->n : b->rows, s->rank);
+}
+
+/* ---- forward ------------------------------------------------------------ */
+
+/* y (+)= x W^T + b + s h B^T with h = x A^T, which `recompute` finds kept. */
+static void linear_forward(const block *b, int role, bool recompute)
+{
+    backend *be = b->be;
+    const model_linear *l = &model_linears[role];
+    backend_view y = b->slot[l->out], x = b->slot[l->in];
+    be->gemm_w(be, y, x, b->w->w[role], l->residual ? 1.0 : 0.0);
+    if (b->w->bias[role])
+        be->add_bias(be, y, b->w->bias[role]);
+    const model_site *s = site_of(b, role);
+    if (!s)
+        return;
+    backend_view h = low_rank(b, role);
+    if (!recompute)
+        be->gemm_nt(be, h, x, act(b, s->A, s->rank, s->in), 1.0, 0.0);
+    be->gemm_nt(be, y, h, act(b, s->B, s->out, s->rank), s->scale, 1.0);
+}
+
+static void queries_keys_values(const block *b, bool recompute)
+{
+    backend *be = b->be;
+    const model_pass *p = b->p;
+    be->rmsnorm(be, b->slot[SLOT_XN1], b->k->rstd1, b->x, b->w->norm1,
+                b->c->norm_eps);
+    for (int r = ROLE_Q; r <= ROLE_V; r++)
+        linear_forward(b, r, recompute);
+    be->rope(be, b->qk, p->run->device.pos, p->cos, p->sin, (int)b->c->head_dim,
+             false);
+}
+
+/* Rows behind the last sequence: no attention writes them. */
+static void zero_tail(const block *b, backend_view v)
+{
+    int64_t real = b->p->n_real;
+    if (v.rows > real) {
+        backend_view tail = backend_rows(v, real, v.rows - real);
+        size_t row = (size_t)v.ld * base_dtype_bytes(v.dtype);
+        b->be->zero(b->be, tail.data, (size_t)tail.rows * row);
+    }
+}
+
+static void attend(const block *b)
+{
+    backend *be = b->be;
+    const model_pass *p = b->p;
+    backend_view k = b->slot[SLOT_K], v = b->slot[SLOT_V];
+    if (p->cache) {
+        int64_t pool = p->cache->n_pages * p->cache->page;
+        backend_view k_pool = act(b, p->cache->k[b->layer], pool, k.cols);
+        backend_view v_pool = act(b, p->cache->v[b->layer], pool, v.cols);
+        be->kv_write(be, k_pool, v_pool, k, v, &p->attn);
+        k = k_pool;
+        v = v_pool;
+    }
+    if (!b->rows)
+        return; /* only keys and values were wanted of the last block */
+    be->attn(be, b->attn, b->lse, b->slot[SLOT_Q], k, v, &p->attn);
+    zero_tail(b, b->attn);
+}
+
+static void gate_and_up(const block *b, bool recompute)
+{
+    b->be->rmsnorm(b->be, b->slot[SLOT_XN2], b->k->rstd2, b->slot[SLOT_X2],
+                   b->w->norm2, b->c->norm_eps);
+    linear_forward(b, ROLE_GATE, recompute);
+    linear_forward(b, ROLE_UP, recompute);
+}
+
+/* Starts a residual sum in dst. */
+static void copy_rows(const block *b, backend_view dst, backend_view src)
+{
+    if (dst.data != src.data)
+        b->be->cast(b->be, dst, src);
+}
+
+void model_block_forward(model_pass *p, int64_t layer)
+{
+    block b;
+    open_block(&b, p, layer);
+    backend *be = b.be;
+    const int32_t *row = p->run->device.row;
+    be->weight_acquire(be, b.w->w, MODEL_ROLES);
+    queries_keys_values(&b, false);
+    attend(&b);
+    if (b.rows) {
+        if (b.last) {
+            be->gather_rows(be, b.slot[SLOT_O], b.attn, row);
+            be->gather_rows(be, b.slot[SLOT_X2], b.x, row);
+        } else {
+            copy_rows(&b, b.slot[SLOT_X2], b.x);
+        }
+        linear_forward(&b, ROLE_O, false);
+        gate_and_up(&b, false);
+        be->swiglu(be, b.slot[SLOT_A], b.slot[SLOT_GATE], b.slot[SLOT_UP]);
+        copy_rows(&b, b.slot[SLOT_Y], b.slot[SLOT_X2]);
+        linear_forward(&b, ROLE_DOWN, false);
+    }
+    be->weight_release(be, b.w->w, MODEL_ROLES);
+}
+
+/* ---- recompute ---------------------------------------------------------- */
+
+/* The same operations on the same values as in forward: the same bits. The
+ * outputs of o_proj and down_proj are never needed again, and h is kept. */
+static void recompute_mlp(const block *b)
+{
+    if (b->p->run->limits.schedule != MODEL_KEEP_ALL)
+        gate_and_up(b, true);
+}
+
+static void recompute_attention(const block *b)
+{
+    if (b->p->run->limits.schedule != MODEL_KEEP_INPUTS)
+        return;
+    queries_keys_values(b, true);
+    attend(b);
+}
+
+/* ---- backward ----------------------------------------------------------- */
+
+bool model_layer_trains(const model_adapter *ad, int64_t layer, int from,
+                        int to)
+{
+    for (int r = from; r < to; r++) {
+        const model_site *s = ad->at[layer * MODEL_ROLES + r];
+        if (s && (s->gA || s->gB))
+            return true;
+    }
+    return false;
+}
+
+/* packed += the kept entries of alpha x^T y, summed over tokens. Always
+ * through the dense scratch, so that a kept entry's bits do not depend on
+ * what else is kept. */
+static void add_gradient(const block *b, void *packed, const backend_keep *keep,
+                         backend_view x, backend_view y, double alpha)
+{
+    backend_view dense = acc(b, b->p->run->grad, x.cols, y.cols);
+    b->be->gemm_tn(b->be, dense, x, y, alpha, 0.0);
+    b->be->keep_gather(b->be, packed, dense, keep, true);
+}
+
+/* y = x W^T + b + s h B^T, h = x A^T. With dy [n, out]:
+ *   dB = s dy^T h;  dh = s dy B;  dA = dh^T x;  dx = dy W + dh A.
+ * There is no dW. x is read only for dA, before dx may take its place. */
+static void linear_backward(const block *b, int role, bool want_dx, double beta)
+{
+    backend *be = b->be;
+    const model_linear *l = &model_linears[role];
+    backend_view dy = b->grad[l->out], dx = b->grad[l->in];
+    const model_site *s = site_of(b, role);
+    backend_view A = {0}, dh = {0};
+    if (s) {
+        A = act(b, s->A, s->rank, s->in);
+        dh = act(b, b->p->run->dh, dy.rows, s->rank);
+        if (s->gB)
+            add_gradient(b, s->gB, s->keep, dy, low_rank(b, role), s->scale);
+        if (want_dx || s->gA)
+            be->gemm_nn(be, dh, dy, act(b, s->B, s->out, s->rank), s->scale,
+                        0.0);
+        if (s->gA)
+            add_gradient(b, s->gA, NULL, dh, b->slot[l->in], 1.0);
+    }
+    if (!want_dx)
+        return;
+    be->gemm_wt(be, dx, dy, b->w->w[role], beta);
+    if (s)
+        be->gemm_nn(be, dx, dh, A, 1.0, 1.0);
+}
+
+static bool wants_dA(const block *b, int from, int to)
+{
+    for (int r = from; r < to; r++) {
+        const model_site *s = site_of(b, r);
+        if (s && s->gA)
+            return true;
+    }
+    return false;
+}
+
+/* The gradient of a residual sum's new term, as the products take it. */
+static backend_view as_act(const block *b, backend_view d)
+{
+    if (b->be->act == b->be->acc)
+        return d;
+    backend_view t = act(b, b->p->run->t, d.rows, d.cols);
+    b->be->cast(b->be, t, d);
+    return t;
+}
+
+/* y = x2 + D(silu(g) u), g, u = G(n), U(n), n = norm(x2). dres holds dy, which
+ * is also dx2's first term:
+ *   da = D^T dy;  dg, du from swiglu;  dn = G^T dg + U^T du;
+ *   dx2 = dy + dnorm(dn). */
+static void mlp_backward(block *b, backend_view dres, backend_view dxn,
+                         bool below)
+{
+    backend *be = b->be;
+    recompute_mlp(b);
+    if (wants_dA(b, ROLE_DOWN, MODEL_ROLES))
+        be->swiglu(be, b->slot[SLOT_A], b->slot[SLOT_GATE], b->slot[SLOT_UP]);
+    b->grad[SLOT_Y] = as_act(b, dres);
+    b->grad[SLOT_A] = b->slot[SLOT_A];
+    b->grad[SLOT_GATE] = b->slot[SLOT_GATE];
+    b->grad[SLOT_UP] = b->slot[SLOT_UP];
+    b->grad[SLOT_XN2] = dxn;
+    bool inner =
+        below || model_layer_trains(b->p->ad, b->layer, ROLE_Q, ROLE_DOWN);
+    linear_backward(b, ROLE_DOWN, inner, 0.0);
+    if (!inner)
+        return;
+    be->swiglu_bwd(be, b->slot[SLOT_GATE], b->slot[SLOT_UP], b->grad[SLOT_A]);
+    if (wants_dA(b, ROLE_GATE, ROLE_DOWN)) /* xn2 again, in the room of dy */
+        be->rmsnorm(be, b->slot[SLOT_XN2], NULL, b->slot[SLOT_X2], b->w->norm2,
+                    b->c->norm_eps);
+    linear_backward(b, ROLE_GATE, true, 0.0);
+    linear_backward(b, ROLE_UP, true, 1.0);
+    be->rmsnorm_bwd(be, dres, dxn, b->slot[SLOT_X2], b->w->norm2, b->k->rstd2);
+}
+
+/* dO of all rows from that of the label rows; the others are zero. */
+static void spread(const block *b, backend_view dst, backend_view src)
+{
+    const model_pass *p = b->p;
+    size_t row = (size_t)dst.ld * base_dtype_bytes(dst.dtype);
+    b->be->zero(b->be, dst.data, (size_t)dst.rows * row);
+    /* the padding behind the label rows repeats row 0, with zero gradient */
+    b->be->scatter_rows(b->be, dst, backend_rows(src, 0, p->label_real),
+                        p->run->device.row);
+}
+
+/* x2 = x + O(attention(q, k, v)), q, k, v = rope(Q(n)), rope(K(n)), V(n),
+ * n = norm(x). dres holds dx2, which is also dx's first term. `below`: dx is
+ * wanted; without it nothing reads dn. */
+static void attention_backward(block *b, backend_view dO, backend_view dres,
+                               backend_view dxn, bool below)
+{
+    backend *be = b->be;
+    const model_pass *p = b->p;
+    const model_run *run = p->run;
+    int64_t q = model_q_width(b->c), kv = model_kv_width(b->c);
+    backend_view dqkv = act(b, run->dqkv, p->n, q + 2 * kv);
+    b->grad[SLOT_Q] = backend_cols(dqkv, 0, q);
+    b->grad[SLOT_K] = backend_cols(dqkv, q, kv);
+    b->grad[SLOT_V] = backend_cols(dqkv, q + kv, kv);
+    b->grad[SLOT_XN1] = dxn;
+    be->attn_bwd(be, b->grad[SLOT_Q], b->grad[SLOT_K], b->grad[SLOT_V], dO,
+                 b->slot[SLOT_Q], b->slot[SLOT_K], b->slot[SLOT_V], b->attn,
+                 b->lse, acc(b, run->delta, p->n, b->c->n_heads), &p->attn);
+    zero_tail(b, dqkv);
+    be->rope(be, backend_cols(dqkv, 0, q + kv), run->device.pos, p->cos, p->sin,
+             (int)b->c->head_dim, true);
+    if (wants_dA(b, ROLE_Q, ROLE_O))
+        be->rmsnorm(be, b->slot[SLOT_XN1], NULL, b->x, b->w->norm1,
+                    b->c->norm_eps);
+    for (int r = ROLE_Q; r <= ROLE_V; r++)
+        linear_backward(b, r, below, r == ROLE_Q ? 0.0 : 1.0);
+    if (below)
+        be->rmsnorm_bwd(be, dres, dxn, b->x, b->w->norm1, b->k->rstd1);
+}
+
+void model_block_backward(model_pass *p, int64_t layer, bool below)
+{
+    block b;
+    open_block(&b, p, layer);
+    backend *be = b.be;
+    const model_run *run = p->run;
+    int64_t q = model_q_width(b.c);
+    bool qkv = below || model_layer_trains(p->ad, layer, ROLE_Q, ROLE_O);
+    be->weight_acquire(be, b.w->w, MODEL_ROLES);
+    mlp_backward(&b, backend_rows(p->dres, 0, b.rows),
+                 backend_rows(p->dxn, 0, b.rows), below);
+    if (qkv || model_layer_trains(p->ad, layer, ROLE_O, ROLE_GATE)) {
+        recompute_attention(&b);
+        if (b.last && wants_dA(&b, ROLE_O, ROLE_GATE))
+            be->gather_rows(be, b.slot[SLOT_O], b.attn, run->device.row);
+        backend_view dO = act(&b, run->wide, p->n, q);
+        b.grad[SLOT_X2] = as_act(&b, backend_rows(p->dres, 0, b.rows));
+        b.grad[SLOT_O] = b.last ? b.slot[SLOT_O] : dO;
+        linear_backward(&b, ROLE_O, qkv, 0.0);
+        if (qkv && b.last) {
+            spread(&b, dO, b.grad[SLOT_O]);
+            spread(&b, p->dxn, backend_rows(p->dres, 0, b.rows));
+            backend_view swap = p->dres;
+            p->dres = p->dxn;
+            p->dxn = swap;
+        }
+        if (qkv)
+            attention_backward(&b, dO, p->dres, p->dxn, below);
+    }
+    be->weight_release(be, b.w->w, MODEL_ROLES);
+}

@@ -1,0 +1,222 @@
+/* cached.c - the pages of keys and values that generation keeps, and the pass
+ * that appends to them. Owns the pages and their tables. Refuses steps that
+ * leave the pool or the model's positions. May include base, backend, model.
+ * Source: vLLM, arXiv:2309.06180 (pages). */
+#include <stdlib.h>
+
+#include "model/model_i.h"
+
+static void layout(model_cache *cache, base_plan *plan)
+{
+    const model *m = cache->m;
+    const model_config *c = &m->config;
+    size_t act = base_dtype_bytes(m->be->act);
+    size_t acc = base_dtype_bytes(m->be->acc);
+    size_t rows = (size_t)cache->n_pages * (size_t)cache->page, n = 0;
+    if (!base_mul(rows, (size_t)model_kv_width(c), &n))
+        plan->overflow = true;
+    for (int64_t l = 0; l < c->n_layers; l++) {
+        cache->k[l] = base_plan_take(plan, n, act);
+        cache->v[l] = base_plan_take(plan, n, act);
+    }
+    size_t angles = (size_t)(cache->positions * (c->head_dim / 2));
+    cache->cos = base_plan_take(plan, angles, acc);
+    cache->sin = base_plan_take(plan, angles, acc);
+}
+
+static lori_status take(model_cache *cache, lori_error *err)
+{
+    backend *be = cache->m->be;
+    size_t layers = (size_t)cache->m->config.n_layers;
+    cache->k = base_alloc(layers, sizeof *cache->k);
+    cache->v = base_alloc(layers, sizeof *cache->v);
+    if (!cache->k || !cache->v)
+        return base_no_memory(err, 2 * layers * sizeof *cache->k);
+    base_plan plan = {0};
+    layout(cache, &plan);
+    if (!plan.overflow)
+        cache->memory = be->alloc(be, plan.used);
+    if (!cache->memory)
+        return base_no_memory(err, plan.overflow ? SIZE_MAX : plan.used);
+    plan = (base_plan){.base = cache->memory};
+    layout(cache, &plan);
+    return model_rope_upload(cache->m, cache->positions, cache->cos, cache->sin,
+                             err);
+}
+
+lori_status model_cache_new(model *m, int64_t n_pages, int page,
+                            model_cache **out, lori_error *err)
+{
+    *out = NULL;
+    if (n_pages < 1 || page < 1 || n_pages > INT32_MAX / page)
+        return base_fail(err, LORI_INVALID,
+                         "key/value cache of %lld pages of %d positions: out "
+                         "of range",
+                         (long long)n_pages, page);
+    model_cache *cache = base_alloc(1, sizeof *cache);
+    if (!cache)
+        return base_no_memory(err, sizeof *cache);
+    cache->m = m;
+    cache->n_pages = n_pages;
+    cache->page = page;
+    cache->positions = n_pages * page;
+    if (cache->positions > m->config.max_positions)
+        cache->positions = m->config.max_positions;
+    lori_status st = take(cache, err);
+    if (st) {
+        model_cache_free(cache);
+        return base_prefix(err, st, "key/value cache of %lld positions",
+                           (long long)n_pages * page);
+    }
+    *out = cache;
+    return LORI_OK;
+}
+
+void model_cache_free(model_cache *cache)
+{
+    if (!cache)
+        return;
+    backend *be = cache->m->be;
+    if (cache->host_table)
+        be->host_free(be, cache->host_table);
+    if (cache->table)
+        be->free(be, cache->table);
+    if (cache->memory)
+        be->free(be, cache->memory);
+    free(cache->k);
+    free(cache->v);
+    free(cache);
+}
+
+static int64_t pages_of(const model_cache *cache, int64_t positions)
+{
+    return (positions + cache->page - 1) / cache->page;
+}
+
+static int64_t length(const model_step *step, int64_t s)
+{
+    return (int64_t)step->past[s] + step->cu[s + 1] - step->cu[s];
+}
+
+static lori_status check_step(const model_cache *cache, const model_step *step,
+                              lori_error *err)
+{
+    int64_t total = 0;
+    for (int64_t s = 0; s < step->n_seqs; s++) {
+        int64_t len = length(step, s), pages = pages_of(cache, len);
+        total += len > 0 ? len : 0;
+        if (total > INT32_MAX)
+            return base_fail(err, LORI_INVALID,
+                             "the step's sequences hold too many positions");
+        if (step->past[s] < 0 || len > cache->positions)
+            return base_fail(err, LORI_INVALID,
+                             "sequence %lld reaches position %lld; the model "
+                             "and its cache have %lld",
+                             (long long)s, (long long)len,
+                             (long long)cache->positions);
+        if (pages > step->table_ld)
+            return base_fail(err, LORI_INVALID,
+                             "sequence %lld needs %lld pages; its table has "
+                             "%lld",
+                             (long long)s, (long long)pages,
+                             (long long)step->table_ld);
+        for (int64_t i = 0; i < pages; i++) {
+            int32_t page = step->table[s * step->table_ld + i];
+            if (page < 0 || page >= cache->n_pages)
+                return base_fail(err, LORI_INVALID,
+                                 "sequence %lld uses page %d of %lld",
+                                 (long long)s, page, (long long)cache->n_pages);
+        }
+    }
+    return LORI_OK;
+}
+
+/* Room for n table entries; grows by doubling, so that steps soon take
+ * nothing more. */
+static lori_status reserve_table(model_cache *cache, size_t n, lori_error *err)
+{
+    if (n <= cache->capacity)
+        return LORI_OK;
+    backend *be = cache->m->be;
+    size_t want = cache->capacity ? cache->capacity : 256;
+    while (want < n)
+        want *= 2;
+    int32_t *table = be->alloc(be, want * sizeof *table);
+    int32_t *host = be->host_alloc(be, want * sizeof *host);
+    if (!table || !host) {
+        if (table)
+            be->free(be, table);
+        if (host)
+            be->host_free(be, host);
+        return base_no_memory(err, want * sizeof *table);
+    }
+    if (cache->capacity) {
+        be->free(be, cache->table);
+        be->host_free(be, cache->host_table);
+    }
+    cache->table = table;
+    cache->host_table = host;
+    cache->capacity = want;
+    return LORI_OK;
+}
+
+/* The caller's table with only the columns in use. */
+static lori_status stage_table(model_pass *p, const model_step *step,
+                               lori_error *err)
+{
+    model_cache *cache = p->cache;
+    backend *be = cache->m->be;
+    int64_t ld = pages_of(cache, p->attn.max_k);
+    size_t n = (size_t)(step->n_seqs * ld);
+    BASE_TRY(reserve_table(cache, n, err));
+    memset(cache->host_table, 0, n * sizeof *cache->host_table);
+    for (int64_t s = 0; s < step->n_seqs; s++)
+        memcpy(cache->host_table + s * ld, step->table + s * step->table_ld,
+               (size_t)pages_of(cache, length(step, s)) *
+                   sizeof *cache->host_table);
+    be->copy(be, cache->table, cache->host_table, n * sizeof *cache->host_table,
+             BACKEND_TO_DEVICE);
+    p->attn.block_table = cache->table;
+    p->attn.table_ld = ld;
+    p->attn.page = cache->page;
+    return LORI_OK;
+}
+
+/* Positions go on where the cache ends; keys are all positions so far. */
+static void stage_positions(model_pass *p, const model_step *step)
+{
+    const model_inputs *in = &p->run->host;
+    int64_t total = 0;
+    in->cu_k[0] = 0;
+    for (int64_t s = 0; s < step->n_seqs; s++) {
+        int64_t len = length(step, s);
+        for (int32_t t = step->cu[s]; t < step->cu[s + 1]; t++)
+            in->pos[t] = step->past[s] + t - step->cu[s];
+        total += len;
+        in->cu_k[s + 1] = (int32_t)total;
+        p->attn.max_k = len > p->attn.max_k ? len : p->attn.max_k;
+    }
+}
+
+lori_status model_forward_cached(model_run *run, model_cache *cache,
+                                 const model_step *step,
+                                 const model_adapter *ad, void *logits,
+                                 lori_error *err)
+{
+    BASE_TRY(model_pass_check_ids(run, step->n_tokens, step->n_seqs, step->ids,
+                                  step->cu, ad, err));
+    BASE_TRY(model_pass_check_rows(run, step->n_tokens, step->n_rows, step->row,
+                                   err));
+    BASE_TRY(check_step(cache, step, err));
+    model_pass p;
+    model_pass_start(&p, run, ad, step->n_tokens, step->n_seqs, step->n_rows);
+    p.cache = cache;
+    p.cos = cache->cos;
+    p.sin = cache->sin;
+    model_pass_stage(&p, step->ids, step->cu, step->row);
+    stage_positions(&p, step);
+    BASE_TRY(stage_table(&p, step, err));
+    model_pass_upload(&p);
+    model_pass_forward(&p);
+    return model_pass_logits(&p, logits, err);
+}
