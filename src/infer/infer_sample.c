@@ -1,0 +1,168 @@
+/* infer_sample.c - from logits to a token: greedy, temperature, top-k, top-p.
+ * Owns the order and the tie rules of the filters.
+ * Source: transformers logits_process.py (TemperatureLogitsWarper,
+ * TopKLogitsWarper, TopPLogitsWarper with min_tokens_to_keep 1). */
+#include "infer/infer_i.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+lori_status infer_sampling_check(const infer_sampling *s, lori_error *err)
+{
+    if (!s->sample)
+        return LORI_OK;
+    if (!(s->temperature > 0) || isinf(s->temperature))
+        return base_fail(
+            err, LORI_INVALID,
+            "temperature %g is not above 0 (0 means greedy: do not "
+            "sample)",
+            s->temperature);
+    if (s->top_k < 0)
+        return base_fail(err, LORI_INVALID, "top_k %lld is negative (0: off)",
+                         (long long)s->top_k);
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return base_fail(err, LORI_INVALID, "top_p %g is not in (0, 1]",
+                         s->top_p);
+    return LORI_OK;
+}
+
+int64_t infer_argmax(const float *x, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+double infer_lse(const float *x, int64_t n)
+{
+    double max = (double)x[infer_argmax(x, n)], sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += exp((double)x[i] - max);
+    return max + log(sum);
+}
+
+/* Most likely first; equal logits by id. A total order: ids are distinct. */
+static int order_candidates(const void *x, const void *y)
+{
+    const infer_candidate *a = x, *b = y;
+    if (a->x != b->x)
+        return a->x > b->x ? -1 : 1;
+    return (a->id > b->id) - (a->id < b->id);
+}
+
+/* Moves the k largest logits to c[0..k) (Hoare's selection) and returns the
+ * k-th. Linear where sorting a vocabulary for every token would cost more than
+ * a small model's forward pass. */
+static float select_kth(infer_candidate *c, int64_t n, int64_t k)
+{
+    int64_t lo = 0, hi = n - 1;
+    while (lo < hi) {
+        float pivot = c[lo + (hi - lo) / 2].x;
+        int64_t i = lo, j = hi;
+        while (i <= j) {
+            while (c[i].x > pivot)
+                i++;
+            while (c[j].x < pivot)
+                j--;
+            if (i > j)
+                break;
+            infer_candidate swap = c[i];
+            c[i++] = c[j];
+            c[j--] = swap;
+        }
+        if (k - 1 <= j)
+            hi = j;
+        else if (k - 1 >= i)
+            lo = i;
+        else
+            break;
+    }
+    return c[k - 1].x;
+}
+
+/* Keeps logits not below the k-th largest: ties with it all stay, as there. */
+static int64_t filter_top_k(infer_candidate *c, int64_t n, int64_t k)
+{
+    float least = select_kth(c, n, k);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (c[i].x >= least)
+            c[kept++] = c[i];
+    return kept;
+}
+
+/* c[i].p = softmax of the logits. */
+static void normalise(infer_candidate *c, int64_t n)
+{
+    double max = (double)c[0].x, sum = 0;
+    for (int64_t i = 1; i < n; i++)
+        max = fmax(max, (double)c[i].x);
+    for (int64_t i = 0; i < n; i++)
+        sum += c[i].p = exp((double)c[i].x - max);
+    for (int64_t i = 0; i < n; i++)
+        c[i].p /= sum;
+}
+
+/* Removes, from the least likely on, tokens whose cumulative probability is
+ * <= 1 - p; the most likely one always stays. */
+static int64_t filter_top_p(infer_candidate *c, int64_t n, double p)
+{
+    /* n tokens of at most (1 - p) / n each cannot exceed 1 - p together, so
+     * these go without being sorted: nearly the whole vocabulary. */
+    double most = 0, cut = (1 - p) / (double)n, removed = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, c[i].p);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (c[i].p <= cut && c[i].p < most)
+            removed += c[i].p;
+        else
+            c[kept++] = c[i];
+    }
+    qsort(c, (size_t)kept, sizeof *c, order_candidates);
+    while (kept > 1 && removed + c[kept - 1].p <= 1 - p)
+        removed += c[--kept].p;
+    return kept;
+}
+
+int64_t infer_filter(const float *logits, int64_t vocab,
+                     const infer_sampling *s, infer_candidate *c)
+{
+    float t = (float)s->temperature;
+    for (int64_t i = 0; i < vocab; i++)
+        c[i] = (infer_candidate){0, logits[i] / t, (int32_t)i};
+    int64_t n = vocab;
+    bool top_k = s->top_k > 0 && s->top_k < vocab, top_p = s->top_p < 1;
+    if (top_k)
+        n = filter_top_k(c, n, s->top_k);
+    normalise(c, n);
+    if (top_p) {
+        n = filter_top_p(c, n, s->top_p);
+        normalise(c, n);
+    } else if (top_k) {
+        qsort(c, (size_t)n, sizeof *c, order_candidates);
+    }
+    return n;
+}
+
+int32_t infer_sample(const float *logits, int64_t vocab,
+                     const infer_sampling *s, base_rng *rng, void *scratch)
+{
+    if (!s->sample)
+        return (int32_t)infer_argmax(logits, vocab);
+    infer_candidate *c = scratch;
+    int64_t n = infer_filter(logits, vocab, s, c);
+    double u = base_rng_uniform(rng), sum = 0;
+    int64_t last = 0; /* rounding may leave the sum below u */
+    for (int64_t i = 0; i < n; i++) {
+        if (!(c[i].p > 0))
+            continue;
+        last = i;
+        sum += c[i].p;
+        if (u < sum)
+            break;
+    }
+    return c[last].id;
+}

@@ -1,0 +1,236 @@
+/* test_sample.c - the filters keep exactly the tokens they should, and draws
+ * follow the distribution. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "infer/infer_i.h"
+
+enum { V = 8 };
+
+/* Logits whose softmax is 0.30 0.02 0.25 0.08 0.15 0.02 0.10 0.08. */
+static const double probs[V] = {0.30, 0.02, 0.25, 0.08, 0.15, 0.02, 0.10, 0.08};
+
+static void make_logits(float *x)
+{
+    for (int i = 0; i < V; i++)
+        x[i] = (float)log(probs[i]) + 3;
+}
+
+/* The survivors as a bit set; checks order and that they sum to 1. */
+static unsigned survivors(const infer_sampling *s)
+{
+    float x[V];
+    infer_candidate c[V];
+    make_logits(x);
+    int64_t n = infer_filter(x, V, s, c);
+    unsigned set = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        cr_assert_not(set >> c[i].id & 1U);
+        set |= 1U << c[i].id;
+        sum += c[i].p;
+        if (i > 0 && ((s->top_k > 0 && s->top_k < V) || s->top_p < 1))
+            cr_assert(c[i - 1].x > c[i].x ||
+                      (c[i - 1].x == c[i].x && c[i - 1].id < c[i].id));
+    }
+    cr_assert_float_eq(sum, 1, 1e-12);
+    return set;
+}
+
+Test(sample, filters_keep_exact_sets)
+{
+    /* In order of probability: 0 2 4 6 3=7 1=5; sums .30 .55 .70 .80 .88 .96
+     * .98 1. Equal ones count as less likely with a higher id. */
+    static const struct {
+        double temperature;
+        int64_t top_k;
+        double top_p;
+        unsigned want;
+    } rows[] = {
+        {1, 0, 1, 0xff},
+        {1, 1, 1, 1U << 0},
+        {1, 3, 1, 1U << 0 | 1U << 2 | 1U << 4},
+        {1, 5, 1, 0xff & ~(1U << 1 | 1U << 5)}, /* a tie at the 5th: 6 stay */
+        {1, 6, 1, 0xff & ~(1U << 1 | 1U << 5)},
+        {1, 7, 1, 0xff},
+        {1, 100, 1, 0xff},
+        {1, 0, 0.10, 1U << 0},
+        {1, 0, 0.29, 1U << 0},
+        {1, 0, 0.31, 1U << 0 | 1U << 2},
+        {1, 0, 0.54, 1U << 0 | 1U << 2},
+        {1, 0, 0.56, 1U << 0 | 1U << 2 | 1U << 4},
+        {1, 0, 0.79, 1U << 0 | 1U << 2 | 1U << 4 | 1U << 6},
+        {1, 0, 0.81, 1U << 0 | 1U << 2 | 1U << 4 | 1U << 6 | 1U << 3},
+        {1, 0, 0.89, 0xff & ~(1U << 1 | 1U << 5)},
+        {1, 0, 0.97, 0xff & ~(1U << 5)},
+        {1, 0, 0.999, 0xff},
+        /* After top-k 3 the sums are .43 .79 1: top-p sees these. */
+        {1, 3, 0.42, 1U << 0},
+        {1, 3, 0.78, 1U << 0 | 1U << 2},
+        {1, 3, 0.80, 1U << 0 | 1U << 2 | 1U << 4},
+        /* Temperature first: at 0.5 the probabilities go as squares, .46 .32
+         * .12 .05 .03 .03 0 0. */
+        {0.5, 0, 0.45, 1U << 0},
+        {0.5, 0, 0.50, 1U << 0 | 1U << 2},
+        /* At 100 all are nearly equal: 0.87 needs seven of eight. */
+        {100, 0, 0.87, 0xff & ~(1U << 5)},
+        {1e-3, 0, 0.999, 1U << 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        infer_sampling s = {true, rows[i].temperature, rows[i].top_k,
+                            rows[i].top_p, 0};
+        unsigned got = survivors(&s);
+        cr_assert_eq(got, rows[i].want, "row %zu: %02x, expected %02x", i, got,
+                     rows[i].want);
+    }
+}
+
+/* Large vocabularies take the paths that avoid sorting: same sets as a plain
+ * sort and sum. */
+static int ascending(const void *x, const void *y)
+{
+    float a = *(const float *)x, b = *(const float *)y;
+    return (a > b) - (a < b);
+}
+
+Test(sample, large_vocabulary_equals_plain_sort)
+{
+    enum { N = 5000 };
+    float *x = malloc(N * sizeof *x), *sorted = malloc(N * sizeof *sorted);
+    infer_candidate *c = malloc(N * sizeof *c);
+    base_rng rng;
+    base_rng_start(&rng, 3, 1);
+    for (int i = 0; i < N; i++) /* distinct: no ties to argue about */
+        x[i] = sorted[i] =
+            (float)(8 * base_rng_uniform(&rng)) + (float)i * 1e-5f;
+    qsort(sorted, N, sizeof *sorted, ascending);
+    const int64_t ks[] = {1, 17, 1000, 4999};
+    for (int i = 0; i < 4; i++) {
+        infer_sampling s = {true, 1, ks[i], 1, 0};
+        int64_t n = infer_filter(x, N, &s, c);
+        cr_assert_eq(n, ks[i]);
+        for (int64_t k = 0; k < n; k++)
+            cr_assert_eq(c[k].x, sorted[N - 1 - k]);
+    }
+    double total = 0;
+    for (int i = 0; i < N; i++)
+        total += exp((double)sorted[i]);
+    const double ps[] = {0.001, 0.3, 0.77, 0.9, 0.95, 0.9999};
+    for (int i = 0; i < 6; i++) {
+        double cum = 0;
+        int64_t cut = 0;
+        while (cut < N - 1) {
+            double next = cum + exp((double)sorted[cut]) / total;
+            if (next > 1 - ps[i])
+                break;
+            cum = next;
+            cut++;
+        }
+        infer_sampling s = {true, 1, 0, ps[i], 0};
+        cr_assert_eq(infer_filter(x, N, &s, c), N - cut, "top_p %g", ps[i]);
+    }
+    free(x);
+    free(sorted);
+    free(c);
+}
+
+/* Pearson's chi-square of 40000 draws against the filtered distribution. The
+ * seed is fixed, so this cannot flicker; the bounds are the 99.9 % quantiles
+ * for 7 and 3 degrees of freedom: a generator or a walk over the probabilities
+ * that is off by 0.01 anywhere is far beyond them. */
+static double chi_square(const infer_sampling *s, const double *want)
+{
+    enum { DRAWS = 40000 };
+    float x[V];
+    char scratch[V * 16];
+    int64_t count[V] = {0};
+    base_rng rng;
+    make_logits(x);
+    base_rng_start(&rng, s->seed, 5);
+    for (int i = 0; i < DRAWS; i++)
+        count[infer_sample(x, V, s, &rng, scratch)]++;
+    double chi = 0;
+    for (int i = 0; i < V; i++) {
+        if (want[i] == 0) {
+            cr_assert_eq(count[i], 0);
+            continue;
+        }
+        double e = want[i] * DRAWS;
+        chi += ((double)count[i] - e) * ((double)count[i] - e) / e;
+    }
+    return chi;
+}
+
+Test(sample, draws_follow_the_distribution)
+{
+    infer_sampling all = {true, 1, 0, 1, 12};
+    cr_assert_lt(chi_square(&all, probs), 24.32);
+    infer_sampling four = {true, 1, 0, 0.75, 13};
+    double want[V] = {0.30 / 0.8, 0, 0.25 / 0.8, 0, 0.15 / 0.8, 0, 0.1 / 0.8};
+    cr_assert_lt(chi_square(&four, want), 16.27);
+    infer_sampling hot = {true, 2, 0, 1, 14};
+    double sum = 0;
+    for (int i = 0; i < V; i++)
+        sum += sqrt(probs[i]);
+    for (int i = 0; i < V; i++)
+        want[i] = sqrt(probs[i]) / sum;
+    cr_assert_lt(chi_square(&hot, want), 24.32);
+}
+
+/* One number a draw: the n-th token does not depend on earlier filters. */
+Test(sample, one_number_a_draw)
+{
+    float x[V];
+    char scratch[V * 16];
+    make_logits(x);
+    base_rng a, b;
+    base_rng_start(&a, 9, 1);
+    base_rng_start(&b, 9, 1);
+    infer_sampling s = {true, 0.7, 3, 0.9, 0};
+    for (int i = 0; i < 20; i++) {
+        infer_sample(x, V, &s, &a, scratch);
+        base_rng_uniform(&b);
+    }
+    cr_assert_eq(base_rng_u32(&a), base_rng_u32(&b));
+}
+
+Test(sample, greedy_takes_the_first_largest)
+{
+    const float x[] = {1, 7, -2, 7, 3};
+    infer_sampling s = {0};
+    cr_assert_eq(infer_sample(x, 5, &s, NULL, NULL), 1);
+    cr_assert_float_eq(infer_lse(x, 5),
+                       log(exp(1) + 2 * exp(7) + exp(-2) + exp(3)), 1e-12);
+    const float big[] = {3000, 3000};
+    cr_assert_float_eq(infer_lse(big, 2), 3000 + log(2), 1e-9);
+    const float bad[] = {1, (float)NAN}, inf[] = {(float)INFINITY, 1};
+    cr_assert_not(isfinite(infer_lse(bad, 2)));
+    cr_assert_not(isfinite(infer_lse(inf, 2)));
+}
+
+Test(sample, checks)
+{
+    static const struct {
+        infer_sampling s;
+        const char *part;
+    } rows[] = {
+        {{true, 0, 0, 1, 0}, "temperature"},
+        {{true, -1, 0, 1, 0}, "temperature"},
+        {{true, 1, -1, 1, 0}, "top_k"},
+        {{true, 1, 0, 0, 0}, "top_p"},
+        {{true, 1, 0, 1.01, 0}, "top_p"},
+        {{true, 1, 0, (double)NAN, 0}, "top_p"},
+        {{true, (double)NAN, 0, 1, 0}, "temperature"},
+        {{true, (double)INFINITY, 0, 1, 0}, "temperature"},
+    };
+    lori_error err = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cr_assert_eq(infer_sampling_check(&rows[i].s, &err), LORI_INVALID);
+        cr_assert_not_null(strstr(err.message, rows[i].part), "%s",
+                           err.message);
+    }
+    infer_sampling greedy = {false, -1, -1, 9, 0}, fine = {true, .1, 5, .5, 1};
+    cr_assert_eq(infer_sampling_check(&greedy, &err), LORI_OK);
+    cr_assert_eq(infer_sampling_check(&fine, &err), LORI_OK);
+}
