@@ -1,0 +1,109 @@
+/* api.c - the public interface: each function hands over to its job. The only
+ * file whose symbols are visible outside the library. */
+#include "lori.h"
+
+#include "base/base.h"
+#include "job/job.h"
+
+const char *lori_version(void)
+{
+    return LORI_VERSION;
+}
+
+const char *lori_status_text(lori_status status)
+{
+    switch (status) {
+#define API_TEXT(name, value, text)                                            \
+    case LORI_##name:                                                          \
+        return text;
+        LORI_STATUS_LIST(API_TEXT)
+#undef API_TEXT
+    }
+    return "unknown status";
+}
+
+const char *lori_nearest(const char *word, const char *const *candidates,
+                         int64_t n)
+{
+    return base_nearest(word, candidates, (size_t)n);
+}
+
+const char *lori_report_json(const lori_report *report)
+{
+    return job_report_json(report);
+}
+
+const char *lori_report_text(const lori_report *report)
+{
+    return job_report_text(report);
+}
+
+void lori_report_free(lori_report *report)
+{
+    job_report_free(report);
+}
+
+lori_status lori_inspect(const lori_inspect_options *options, lori_report **out,
+                         lori_error *err)
+{
+    return job_inspect(options, out, err);
+}
+
+lori_status lori_env(lori_report **out, lori_error *err)
+{
+    return job_env(out, err);
+}
+
+lori_status lori_import(const lori_import_options *options, const lori_ui *ui,
+                        lori_report **out, lori_error *err)
+{
+    return job_import(options, ui, out, err);
+}
+
+lori_status lori_merge(const lori_merge_options *options, const lori_ui *ui,
+                       lori_report **out, lori_error *err)
+{
+    return job_merge(options, ui, out, err);
+}
+
+lori_status lori_train(const lori_train_options *options, const lori_ui *ui,
+                       lori_report **out, lori_error *err)
+{
+    return job_train(options, ui, out, err);
+}
+
+lori_status lori_train_keys(lori_report **out, lori_error *err)
+{
+    return job_train_keys(out, err);
+}
+
+lori_status lori_mask(const lori_mask_options *options, const lori_ui *ui,
+                      lori_report **out, lori_error *err)
+{
+    return job_mask(options, ui, out, err);
+}
+
+lori_status lori_session_open(const lori_session_options *options,
+                              const lori_ui *ui, lori_session **out,
+                              lori_error *err)
+{
+    return job_session_open(options, ui, out, err);
+}
+
+void lori_session_close(lori_session *session)
+{
+    job_session_close(session);
+}
+
+lori_status lori_generate(lori_session *session,
+                          const lori_generate_options *options,
+                          const lori_ui *ui, lori_report **out, lori_error *err)
+{
+    return job_generate(session, options, ui, out, err);
+}
+
+lori_status lori_score(lori_session *session, const lori_score_options *options,
+                       const lori_ui *ui, lori_report **out, lori_error *err)
+{
+    return job_score(session, options, ui, out, err);
+}

@@ -1,0 +1,75 @@
+/* cli.h - what the program's files share: options, the terminal, commands.
+ * Only here do exit codes, stdout, signals and the environment exist.
+ * May include lori.h and nothing else of ours. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "lori.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+typedef enum cli_kind {
+    CLI_FLAG,  /* bool */
+    CLI_TEXT,  /* const char * */
+    CLI_INT,   /* int64_t */
+    CLI_SEED,  /* uint64_t */
+    CLI_REAL,  /* double */
+    CLI_DTYPE, /* lori_dtype */
+    CLI_LIST   /* cli_list: may be given several times */
+} cli_kind;
+
+typedef struct cli_list {
+    const char **items; /* grown by the parser, freed by cli_list_free */
+    int64_t n;
+} cli_list;
+void cli_list_free(cli_list *list);
+
+typedef struct cli_option {
+    const char *name; /* without "--" */
+    cli_kind kind;
+    void *at;
+    const char *value; /* what it takes, for --help: "DIR" */
+    const char *help;
+} cli_option;
+
+/* What a command's parser knows. `positional` are filled in order; the last
+ * of `n_needed` may not be missing. */
+typedef struct cli_syntax {
+    const char *usage; /* "lori import X.gguf OUT [options]" */
+    const char *about; /* a line or two */
+    const cli_option *options;
+    size_t n_options;
+    const char **positional;
+    size_t n_positional, n_needed;
+    /* train: unknown options and key=value words are collected here */
+    cli_list *overrides;
+} cli_syntax;
+
+/* Parses argv[1..). Returns -1 to go on, else the exit code to end with
+ * (after --help, or an error that was printed). Every command has --json and
+ * --help. */
+int cli_parse(const cli_syntax *syntax, int argc, char **argv, bool *json);
+
+/* Prints the report (JSON or text) or the error; frees the report. */
+int cli_finish(lori_status status, lori_report *report, const lori_error *err,
+               bool json);
+
+/* Callbacks for the terminal: progress on stderr (a bar when it is one, plain
+ * lines otherwise), Ctrl-C. `stream_text`: generated text goes to stdout. */
+const lori_ui *cli_ui(bool stream_text);
+void cli_ui_end(void); /* ends a bar's line */
+void cli_signals(void);
+
+int cmd_import(int argc, char **argv);
+int cmd_train(int argc, char **argv);
+int cmd_mask(int argc, char **argv);
+int cmd_merge(int argc, char **argv);
+int cmd_generate(int argc, char **argv);
+int cmd_score(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_env(int argc, char **argv);
+
+#endif

@@ -1,0 +1,83 @@
+/* main.c - the program: picks the command. */
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *about;
+} commands[] = {
+    {"import", cmd_import, "make a Hugging Face model folder of a GGUF file"},
+    {"train", cmd_train, "train an adapter: LoRI-D, LoRI-S or LoRA"},
+    {"mask", cmd_mask, "extract the keep mask of a LoRI-D adapter"},
+    {"merge", cmd_merge, "merge adapters, or adapters into their base"},
+    {"generate", cmd_generate, "generate text"},
+    {"score", cmd_score, "log-probabilities, loss and exact match"},
+    {"inspect", cmd_inspect, "sizes and facts of a base, adapter or mask"},
+    {"env", cmd_env, "version, processor and libraries in use"},
+};
+#define N_COMMANDS (sizeof commands / sizeof *commands)
+
+static void print_help(FILE *to)
+{
+    fprintf(to,
+            "lori %s - LoRI and LoRA adapters for language models\n\n"
+            "usage: lori COMMAND [options]\n\n",
+            lori_version());
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].about);
+    fputs("\n`lori COMMAND --help` tells more.\n", to);
+}
+
+/* Threads that wait for work should not spin for long: when another program
+ * wants the processors too, every spin costs a time slice (measured: training
+ * beside one busy process was 30 times slower). GNU's OpenMP reads this
+ * setting before main, so the program starts itself again with it, unless the
+ * user has chosen. When that fails, everything still works. */
+static void calm_threads(char **argv)
+{
+    char self[4096];
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
+        return;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0 || setenv("GOMP_SPINCOUNT", "1000", 1) != 0)
+        return;
+    self[n] = 0;
+    execv(self, argv);
+}
+
+int main(int argc, char **argv)
+{
+    const char *names[N_COMMANDS];
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+        !strcmp(argv[1], "help")) {
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("lori %s\n", lori_version());
+        return EXIT_OK;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (strcmp(argv[1], names[i]) != 0)
+            continue;
+        calm_threads(argv);
+        cli_signals();
+        return commands[i].run(argc - 1, argv + 1);
+    }
+    const char *near = lori_nearest(argv[1], names, N_COMMANDS);
+    fprintf(stderr, "lori: unknown command '%s'", argv[1]);
+    if (near)
+        fprintf(stderr, "; did you mean '%s'?", near);
+    fputs("\n`lori --help` lists the commands.\n", stderr);
+    return EXIT_USAGE;
+}

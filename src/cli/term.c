@@ -1,0 +1,240 @@
+/* term.c - the terminal: progress, log lines, streamed text, signals. */
+#include "cli/cli.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupts;
+
+/* ---- signals --------------------------------------------------------- */
+
+static void on_interrupt(int signal)
+{
+    (void)signal;
+    if (++interrupts > 1)
+        _exit(EXIT_INTERRUPTED);
+}
+
+static void say(const char *s)
+{
+    if (write(STDERR_FILENO, s, strlen(s)) < 0)
+        _exit(EXIT_FAILED);
+}
+
+/* Hexadecimal number at *p, which moves behind it and one separator. */
+static uintptr_t read_hex(const char **p)
+{
+    uintptr_t x = 0;
+    for (;; ++*p) {
+        char c = **p;
+        if (c >= '0' && c <= '9')
+            x = x * 16 + (uintptr_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            x = x * 16 + (uintptr_t)(c - 'a' + 10);
+        else
+            break;
+    }
+    if (**p)
+        ++*p;
+    return x;
+}
+
+/* A mapped file that shrinks raises SIGBUS at the first touch of a lost page.
+ * Names the file (from /proc/self/maps) with calls that a handler may make. */
+static void on_bus(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    (void)context;
+    static char buf[1 << 16];
+    uintptr_t at = (uintptr_t)info->si_addr;
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    size_t n = 0;
+    for (ssize_t got; fd >= 0 && n < sizeof buf - 1 &&
+                      (got = read(fd, buf + n, sizeof buf - 1 - n)) > 0;)
+        n += (size_t)got;
+    buf[n] = 0;
+    for (char *line = buf; *line;) {
+        char *end = strchr(line, '\n');
+        if (!end)
+            break;
+        *end = 0;
+        const char *p = line;
+        uintptr_t lo = read_hex(&p), hi = read_hex(&p);
+        const char *name = strchr(p, '/');
+        if (at >= lo && at < hi && name) {
+            say("lori: ");
+            say(name);
+            say(": the file became shorter while it was in use; nothing was "
+                "written, run the command again\n");
+            _exit(EXIT_FAILED);
+        }
+        line = end + 1;
+    }
+    say("lori: a mapped file became unreadable while it was in use\n");
+    _exit(EXIT_FAILED);
+}
+
+void cli_signals(void)
+{
+    struct sigaction stop = {.sa_handler = on_interrupt,
+                             .sa_flags = SA_RESTART};
+    struct sigaction bus = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGBUS, &bus, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- progress -------------------------------------------------------- */
+
+/* One bar at a time: the only state of the terminal. */
+typedef struct bar {
+    char what[32];
+    int64_t first; /* units already done when it started (a resumed run) */
+    double start_s, shown_s;
+    bool open; /* a line without its end is on the screen */
+} bar;
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void clock_text(double s, char buf[32])
+{
+    unsigned t = s > 0 ? (unsigned)fmin(s, 359999) : 0;
+    if (t >= 3600)
+        snprintf(buf, 32, "%u:%02u:%02u", t / 3600, t / 60 % 60, t % 60);
+    else
+        snprintf(buf, 32, "%02u:%02u", t / 60, t % 60);
+}
+
+static int terminal_width(void)
+{
+    struct winsize w = {0};
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col
+                                                                      : 80;
+}
+
+static void draw(const bar *b, const lori_progress *p, double now)
+{
+    char passed[32], left[32] = "?", cells[21], line[512];
+    int full = p->total > 0 ? (int)(20 * p->done / p->total) : 0;
+    for (int i = 0; i < 20; i++)
+        cells[i] = i < full ? '#' : '.';
+    cells[20] = 0;
+    clock_text(now - b->start_s, passed);
+    if (p->total > 0 && p->done > b->first)
+        clock_text((now - b->start_s) * (double)(p->total - p->done) /
+                       (double)(p->done - b->first),
+                   left);
+    int n = snprintf(line, sizeof line, "%s [%s] %lld/%lld %s<%s %s", p->what,
+                     cells, (long long)p->done, (long long)p->total, passed,
+                     left, p->detail ? p->detail : "");
+    int width = terminal_width() - 1;
+    if (n > width)
+        line[width] = 0;
+    fprintf(stderr, "\r\033[K%s", line);
+}
+
+static void on_progress(void *context, const lori_progress *p)
+{
+    bar *b = context;
+    double now = now_s();
+    bool screen = isatty(STDERR_FILENO);
+    bool last = p->total > 0 && p->done >= p->total;
+    if (strcmp(b->what, p->what) != 0 || p->done < b->first) {
+        cli_ui_end();
+        *b = (bar){.first = p->done, .start_s = now};
+        b->shown_s = screen ? 0 : now; /* plain lines: from 10 s on */
+        snprintf(b->what, sizeof b->what, "%s", p->what);
+    }
+    if (!last && now - b->shown_s < (screen ? 0.1 : 10.0))
+        return;
+    if (last && b->shown_s < 0)
+        return; /* the end was shown */
+    b->shown_s = last ? -1 : now;
+    if (screen) {
+        draw(b, p, now);
+        b->open = true;
+        if (last)
+            cli_ui_end();
+        return;
+    }
+    fprintf(stderr, "%s %lld/%lld %s\n", p->what, (long long)p->done,
+            (long long)p->total, p->detail ? p->detail : "");
+}
+
+static void on_log(void *context, lori_log_level level, const char *line)
+{
+    (void)context;
+    cli_ui_end();
+    fprintf(stderr, "%s%s\n", level == LORI_LOG_WARNING ? "warning: " : "",
+            line);
+}
+
+static int on_ask(void *context)
+{
+    (void)context;
+    return interrupts != 0;
+}
+
+static void on_text(void *context, const char *bytes, int64_t n)
+{
+    (void)context;
+    cli_ui_end();
+    fwrite(bytes, 1, (size_t)n, stdout);
+    fflush(stdout);
+}
+
+static bar the_bar;
+
+void cli_ui_end(void)
+{
+    if (the_bar.open)
+        fputc('\n', stderr);
+    the_bar.open = false;
+}
+
+const lori_ui *cli_ui(bool stream_text)
+{
+    static lori_ui ui;
+    ui = (lori_ui){.context = &the_bar,
+                   .log = on_log,
+                   .progress = on_progress,
+                   .interrupted = on_ask,
+                   .text = stream_text ? on_text : NULL};
+    return &ui;
+}
+
+int cli_finish(lori_status status, lori_report *report, const lori_error *err,
+               bool json)
+{
+    cli_ui_end();
+    if (report)
+        fputs(json ? lori_report_json(report) : lori_report_text(report),
+              stdout);
+    lori_report_free(report);
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (status && status != LORI_INTERRUPTED)
+        fprintf(stderr, "lori: %s\n", err->message);
+    else if (status)
+        fputs("lori: interrupted\n", stderr);
+    if (!status && lost) {
+        fputs("lori: standard output could not be written\n", stderr);
+        return EXIT_FAILED;
+    }
+    return !status                      ? EXIT_OK
+           : status == LORI_INTERRUPTED ? EXIT_INTERRUPTED
+           : status == LORI_INVALID     ? EXIT_USAGE
+                                        : EXIT_FAILED;
+}

@@ -1,0 +1,38 @@
+/* job.h - whole jobs made of rooms: import, train, mask, merge, merge into a
+ * base, generate, score, inspect. Options and reports are the public ones, so
+ * this room alone may include lori.h beside api/ and cli/; each job_* does
+ * what the lori_* of the same name promises there. */
+#ifndef JOB_JOB_H
+#define JOB_JOB_H
+
+#include "base/base.h"
+#include "lori.h"
+
+lori_status job_inspect(const lori_inspect_options *options, lori_report **out,
+                        lori_error *err);
+lori_status job_env(lori_report **out, lori_error *err);
+lori_status job_import(const lori_import_options *options, const lori_ui *ui,
+                       lori_report **out, lori_error *err);
+lori_status job_merge(const lori_merge_options *options, const lori_ui *ui,
+                      lori_report **out, lori_error *err);
+lori_status job_train(const lori_train_options *options, const lori_ui *ui,
+                      lori_report **out, lori_error *err);
+lori_status job_train_keys(lori_report **out, lori_error *err);
+lori_status job_mask(const lori_mask_options *options, const lori_ui *ui,
+                     lori_report **out, lori_error *err);
+
+lori_status job_session_open(const lori_session_options *options,
+                             const lori_ui *ui, lori_session **out,
+                             lori_error *err);
+void job_session_close(lori_session *session);
+lori_status job_generate(lori_session *session,
+                         const lori_generate_options *options,
+                         const lori_ui *ui, lori_report **out, lori_error *err);
+lori_status job_score(lori_session *session, const lori_score_options *options,
+                      const lori_ui *ui, lori_report **out, lori_error *err);
+
+const char *job_report_json(const lori_report *report);
+const char *job_report_text(const lori_report *report);
+void job_report_free(lori_report *report);
+
+#endif

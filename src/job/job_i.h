@@ -1,0 +1,39 @@
+/* job_i.h - what the files of job/ share. */
+#ifndef JOB_JOB_I_H
+#define JOB_JOB_I_H
+
+#include <jansson.h>
+
+#include "format/format.h"
+#include "infer/infer.h"
+#include "job/job.h"
+#include "model/model.h"
+#include "text/text.h"
+#include "train/train.h"
+
+/* Takes both: `facts` (a reference) and the text of `text` (freed). A NULL
+ * `facts` or a failed string is LORI_NO_MEMORY. */
+lori_status report_new(json_t *facts, base_str *text, lori_report **out,
+                       lori_error *err);
+
+/* Names "output", refuses an empty one. */
+lori_status job_need(const char *value, const char *what, lori_error *err);
+base_dtype job_dtype(lori_dtype dtype, base_dtype otherwise);
+
+/* Converts the GGUF vocabulary into tokenizer.json, tokenizer_config.json and
+ * chat_template.jinja in `folder`. *stops: json array or integer for
+ * generation_config's eos_token_id (new reference; NULL when there is none). */
+lori_status import_tokenizer(const format_gguf *gguf, const char *folder,
+                             int64_t vocab, int64_t context, json_t **stops,
+                             lori_error *err);
+/* Values shared with import_tokenizer: id of tokenizer.ggml.<key>, -1 unset. */
+lori_status import_token_id(const format_gguf *gguf, const char *key,
+                            int64_t vocab, int64_t *id, lori_error *err);
+
+/* Writes base + weighted adapters as a model folder (job_merge with `into`). */
+lori_status merge_into_base(const lori_merge_options *options,
+                            adapter *const *adapters, const double *weights,
+                            const lori_ui *ui, lori_report **out,
+                            lori_error *err);
+
+#endif
