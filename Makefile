@@ -166,8 +166,8 @@ layers: ## who includes whom, file sizes, unique names
 check: deps ## build, and run every test that needs no network, Python or GPU
 	$(Q)$(MAKE) --no-print-directory WERROR=1 layers all \
 	    $(foreach r,$(TEST_ROOMS),$(BUILD)/test_$(r)) $(BUILD)/tiny_gguf
-	$(Q)$(MAKE) --no-print-directory -j1 WERROR=1 \
-	    $(foreach r,$(TEST_ROOMS),test-$(r)) test-cli
+	$(Q)for t in $(TEST_ROOMS) cli; do \
+	    $(MAKE) --no-print-directory WERROR=1 test-$$t || exit 1; done
 	@echo "check: all passed ($(notdir $(CC)), $(CONFIG))"
 
 asan: ## make check under AddressSanitizer and UBSan

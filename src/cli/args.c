@@ -9,19 +9,30 @@
 
 void cli_list_free(cli_list *list)
 {
+    for (int64_t i = 0; i < list->n; i++)
+        free(list->items[i]);
     free(list->items);
     *list = (cli_list){0};
 }
 
-static bool list_add(cli_list *list, const char *item)
+/* Takes `item` (malloc'd), also when it fails. */
+static bool list_take(cli_list *list, char *item)
 {
-    const char **grown =
-        realloc(list->items, (size_t)(list->n + 1) * sizeof *grown);
-    if (!grown)
+    char **grown =
+        item ? realloc(list->items, (size_t)(list->n + 1) * sizeof *grown)
+             : NULL;
+    if (!grown) {
+        free(item);
         return false;
+    }
     list->items = grown;
     list->items[list->n++] = item;
     return true;
+}
+
+static bool list_add(cli_list *list, const char *item)
+{
+    return list_take(list, strdup(item));
 }
 
 static int usage_error(const cli_syntax *s, const char *before,
@@ -106,8 +117,7 @@ static const cli_option *find_option(const cli_syntax *s, const char *name,
     return NULL;
 }
 
-/* "--key value" and "--key=value" of a recipe key become "key=value"; the
- * string lives as long as the program. */
+/* "--key value" and "--key=value" of a recipe key become "key=value". */
 static int recipe_override(const cli_syntax *s, int argc, char **argv, int *i)
 {
     const char *word = argv[*i] + 2;
@@ -123,7 +133,7 @@ static int recipe_override(const cli_syntax *s, int argc, char **argv, int *i)
     snprintf(joined, n, "%s=%s", word, value);
     for (char *c = joined; *c != '='; c++)
         *c = *c == '-' ? '_' : *c;
-    return list_add(s->overrides, joined) ? -1 : EXIT_FAILED;
+    return list_take(s->overrides, joined) ? -1 : EXIT_FAILED;
 }
 
 static int parse_option(const cli_syntax *s, int argc, char **argv, int *i,

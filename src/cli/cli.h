@@ -22,7 +22,7 @@ typedef enum cli_kind {
 } cli_kind;
 
 typedef struct cli_list {
-    const char **items; /* grown by the parser, freed by cli_list_free */
+    char **items; /* copies; freed by cli_list_free */
     int64_t n;
 } cli_list;
 void cli_list_free(cli_list *list);

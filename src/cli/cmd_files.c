@@ -77,7 +77,7 @@ static int run_merge(lori_merge_options *o, const cli_list *adapters,
                      const char *weights, bool json)
 {
     double *w = calloc((size_t)adapters->n + 1, sizeof *w);
-    o->adapters = adapters->items;
+    o->adapters = (const char *const *)adapters->items;
     o->n_adapters = adapters->n;
     o->weights = weights ? w : NULL;
     lori_error err = {0};

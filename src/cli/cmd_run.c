@@ -39,7 +39,8 @@ int cmd_train(int argc, char **argv)
         code = print_keys(json);
     if (code < 0) {
         lori_train_options o = {.recipe = words[0],
-                                .overrides = overrides.items,
+                                .overrides =
+                                    (const char *const *)overrides.items,
                                 .n_overrides = overrides.n,
                                 .dry_run = dry_run};
         lori_error err = {0};
