@@ -34,6 +34,9 @@ lori_status format_get_str(const json_t *object, const char *file,
                            const char *key, bool required, const char **io,
                            lori_error *err);
 
+/* "an object", "a string", ... for messages; NULL is "nothing". */
+const char *format_json_kind(const json_t *value);
+
 /* JSON text. Reals in shortest form that reads back equal (base_f64_text). */
 #define FORMAT_JSON_SORT   1 /* sort keys at all levels */
 #define FORMAT_JSON_INDENT 2 /* two spaces a level; else compact ", " ": " */

@@ -13,9 +13,6 @@ lori_status format_json_parse_at(const char *bytes, size_t n, const char *name,
                                  int64_t first_line, json_t **out,
                                  lori_error *err);
 
-/* "an object", "a string", ... for messages; NULL is "nothing". */
-const char *format_json_kind(const json_t *value);
-
 /* s[0..n) as a JSON string with its quotes, other bytes kept (ascii: escaped
  * as \uXXXX). `s` is valid UTF-8. */
 void format_json_quote(const char *s, size_t n, bool ascii, base_str *out);

@@ -485,14 +485,8 @@ static lori_status write_config(const char *folder, const source_model *s,
     json_object_set_new(c, "bos_token_id", token_id(ids[0]));
     json_object_set_new(c, "eos_token_id", token_id(ids[1]));
     json_object_set_new(c, "pad_token_id", token_id(ids[2]));
-    char *path = base_path_join(folder, "config.json");
     lori_status st =
-        path ? format_json_write(path, c,
-                                 FORMAT_JSON_SORT | FORMAT_JSON_INDENT |
-                                     FORMAT_JSON_ASCII,
-                                 true, err)
-             : base_no_memory(err, 1);
-    free(path);
+        job_write_json(folder, "config.json", c, JOB_CONFIG, true, err);
     json_decref(c);
     return st;
 }
@@ -510,14 +504,8 @@ static lori_status write_generation(const char *folder, const int64_t ids[3],
             json_object_set_new(c, names[i], json_integer(ids[i]));
     if (stops)
         json_object_set(c, "eos_token_id", stops);
-    char *path = base_path_join(folder, "generation_config.json");
-    lori_status st =
-        path ? format_json_write(path, c,
-                                 FORMAT_JSON_SORT | FORMAT_JSON_INDENT |
-                                     FORMAT_JSON_ASCII,
-                                 true, err)
-             : base_no_memory(err, 1);
-    free(path);
+    lori_status st = job_write_json(folder, "generation_config.json", c,
+                                    JOB_CONFIG, true, err);
     json_decref(c);
     return st;
 }

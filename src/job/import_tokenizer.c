@@ -271,17 +271,6 @@ static json_t *byte_level_decoder(void)
                      "trim_offsets", 1, "use_regex", 1);
 }
 
-static lori_status put_json(const char *folder, const char *name,
-                            const json_t *value, unsigned flags, bool newline,
-                            lori_error *err)
-{
-    char *path = base_path_join(folder, name);
-    lori_status st = path ? format_json_write(path, value, flags, newline, err)
-                          : base_no_memory(err, 1);
-    free(path);
-    return st;
-}
-
 static lori_status write_tokenizer(const vocabulary *v, const char *folder,
                                    lori_error *err)
 {
@@ -308,8 +297,8 @@ static lori_status write_tokenizer(const vocabulary *v, const char *folder,
     if (!st && !file)
         st = base_no_memory(err, 1 << 20);
     if (!st)
-        st = put_json(folder, "tokenizer.json", file, FORMAT_JSON_INDENT, false,
-                      err);
+        st = job_write_json(folder, "tokenizer.json", file, FORMAT_JSON_INDENT,
+                            false, err);
     json_decref(file);
     json_decref(vocab);
     json_decref(added);
@@ -338,8 +327,9 @@ static lori_status write_tokenizer_config(const vocabulary *v,
         if (named[i].id >= 0)
             json_object_set_new(c, named[i].name,
                                 json_string(v->token[named[i].id]));
-    lori_status st = put_json(folder, "tokenizer_config.json", c,
-                              FORMAT_JSON_SORT | FORMAT_JSON_INDENT, true, err);
+    lori_status st =
+        job_write_json(folder, "tokenizer_config.json", c,
+                       FORMAT_JSON_SORT | FORMAT_JSON_INDENT, true, err);
     json_decref(c);
     return st;
 }

@@ -20,6 +20,13 @@ lori_status report_new(json_t *facts, base_str *text, lori_report **out,
 lori_status job_need(const char *value, const char *what, lori_error *err);
 base_dtype job_dtype(lori_dtype dtype, base_dtype otherwise);
 
+/* A JSON file of a model folder. flags as format_json_write; config files of
+ * Hugging Face have JOB_CONFIG. */
+#define JOB_CONFIG (FORMAT_JSON_SORT | FORMAT_JSON_INDENT | FORMAT_JSON_ASCII)
+lori_status job_write_json(const char *folder, const char *name,
+                           const json_t *value, unsigned flags, bool newline,
+                           lori_error *err);
+
 /* Converts the GGUF vocabulary into tokenizer.json, tokenizer_config.json and
  * chat_template.jinja in `folder`. *stops: json array or integer for
  * generation_config's eos_token_id (new reference; NULL when there is none). */

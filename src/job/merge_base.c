@@ -179,20 +179,15 @@ static lori_status write_config(const char *base, const char *folder,
                                 base_dtype dtype, lori_error *err)
 {
     char *from = base_path_join(base, "config.json");
-    char *to = base_path_join(folder, "config.json");
     json_t *c = NULL;
-    lori_status st = from && to ? LORI_OK : base_no_memory(err, 1);
-    if (!st)
-        st = format_json_load(from, &c, err);
+    lori_status st =
+        from ? format_json_load(from, &c, err) : base_no_memory(err, 1);
     if (!st) {
         complete_config(c, dtype);
-        st = format_json_write(
-            to, c, FORMAT_JSON_SORT | FORMAT_JSON_INDENT | FORMAT_JSON_ASCII,
-            true, err);
+        st = job_write_json(folder, "config.json", c, JOB_CONFIG, true, err);
     }
     json_decref(c);
     free(from);
-    free(to);
     return st;
 }
 

@@ -74,3 +74,14 @@ base_dtype job_dtype(lori_dtype dtype, base_dtype otherwise)
     }
     return otherwise;
 }
+
+lori_status job_write_json(const char *folder, const char *name,
+                           const json_t *value, unsigned flags, bool newline,
+                           lori_error *err)
+{
+    char *path = base_path_join(folder, name);
+    lori_status st = path ? format_json_write(path, value, flags, newline, err)
+                          : base_no_memory(err, 1);
+    free(path);
+    return st;
+}

@@ -8,6 +8,7 @@
  *   question, answer              prompt = question and a line feed
  * `columns` names the fields instead; `prompt_template` replaces the prompt.
  * Source of the Alpaca prompt: tatsu-lab/stanford_alpaca, README. */
+#include "format/format.h"
 #include "train/train_i.h"
 
 static const char alpaca[] =
@@ -95,25 +96,6 @@ const char *rows_check_template(const char *template_)
 
 /* ---- fields --------------------------------------------------------- */
 
-static const char *json_kind(const json_t *v)
-{
-    switch (json_typeof(v)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "a list";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-    case JSON_REAL:
-        return "a number";
-    case JSON_NULL:
-        return "null";
-    default:
-        return "true or false";
-    }
-}
-
 static void missing(const json_t *row, const char *place, const char *name,
                     diag *d)
 {
@@ -139,7 +121,7 @@ static bool text_field(const json_t *row, const char *name, bool optional,
     }
     if (!json_is_string(v)) {
         diag_add(d, "%s: field '%s' is %s, a string is needed", place, name,
-                 json_kind(v));
+                 format_json_kind(v));
         return false;
     }
     *s = json_string_value(v);

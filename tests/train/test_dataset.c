@@ -204,7 +204,7 @@ Test(dataset, wrong_rows_of_text)
             tok, &plain,
             "rows.jsonl:2: field 'completion' is missing (row has: prompt, "
             "response)\n"
-            "rows.jsonl:3: field 'prompt' is a number, a string is needed\n"
+            "rows.jsonl:3: field 'prompt' is an integer, a string is needed\n"
             "rows.jsonl:4: field 'completion' is null, a string is needed");
     rejects("{\"text\": \"a\"}", tok, &plain,
             "rows.jsonl:1: no known form of rows (row has: text); known are "
