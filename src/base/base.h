@@ -30,6 +30,12 @@ lori_status base_fail_errno(lori_error *err, int code, const char *fmt, ...)
 lori_status base_no_memory(lori_error *err, size_t bytes);
 const char *base_status_name(lori_status status); /* "INVALID" */
 
+#ifdef __clang_analyzer__
+/* The analyzer sees one file at a time: it must know that a failure is one. */
+#define base_fail(err, status, ...) (base_fail(err, status, __VA_ARGS__), status)
+#define base_no_memory(err, bytes) (base_no_memory(err, bytes), LORI_NO_MEMORY)
+#endif
+
 #define BASE_TRY(expr)                                                         \
     do {                                                                       \
         lori_status base_try_status_ = (expr);                                 \
