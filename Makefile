@@ -155,9 +155,13 @@ $(foreach r,$(ROOMS),$(eval $(call run_rule,$(r))))
 $(BUILD)/tiny_gguf: tests/cli/tiny_gguf.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -o $@ $< -lm
-test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf
+$(BUILD)/embed: tests/cli/embed.c $(BUILD)/liblori.so
+	$(Q)$(CC) -std=c17 $(OPT) -Iinclude -o $@ $< -L$(BUILD) -llori \
+	    -Wl,-rpath,'$$ORIGIN/runtime'
+	@mkdir -p $(BUILD)/runtime && ln -sf ../liblori.so $(BUILD)/runtime/liblori.so.0
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
 	@echo "== tests of the program"
-	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
+	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
 
 layers: ## who includes whom, file sizes, unique names
 	$(Q)tools/check_layers.sh

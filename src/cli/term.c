@@ -71,8 +71,8 @@ static void on_bus(int signal, siginfo_t *info, void *context)
         if (at >= lo && at < hi && name) {
             say("lori: ");
             say(name);
-            say(": the file became shorter while it was in use; nothing was "
-                "written, run the command again\n");
+            say(": the file became shorter while it was in use; put the whole "
+                "file back and run the command again\n");
             _exit(EXIT_FAILED);
         }
         line = end + 1;

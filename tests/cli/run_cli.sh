@@ -1,10 +1,12 @@
 #!/bin/sh
 # run_cli.sh - tests of the program: every command on a tiny random model, exact
 # outputs where they are exact, and one-line errors for bad inputs.
-#   run_cli.sh LORI TINY_GGUF [-v]     -v: print each bad input's message
+#   run_cli.sh LORI TINY_GGUF [EMBED] [-v]     -v: print each bad input's message
 set -u
 lori=$(readlink -f "$1")
 tiny=$(readlink -f "$2")
+embed=
+case ${3:-} in '' | -v) ;; *) embed=$(readlink -f "$3") && shift ;; esac
 verbose=${3:-}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/lori-cli.XXXXXX")
 trap 'rm -rf "$dir"' EXIT INT TERM
@@ -119,10 +121,10 @@ says "score data" '"exact_match"'
 if [ "$(wc -l <answers.jsonl)" = 6 ]; then pass; else fail "answers.jsonl has not 6 lines"; fi
 
 # ---- interrupt and resume ------------------------------------------------
-long="model_name_or_path=base train_file=train.jsonl dtype=f32 lora_rank=8 max_steps=4000
+long="train_file=train.jsonl dtype=f32 lora_rank=8 max_steps=4000
     per_device_train_batch_size=2 learning_rate=1e-3 lori_a_seed=7"
 # shellcheck disable=SC2086
-"$lori" train $long output_dir=stopped >out 2>err &
+"$lori" train $long model_name_or_path=base output_dir=stopped >out 2>err &
 pid=$!
 sleep 1
 kill -INT $pid
@@ -135,13 +137,34 @@ else
 fi
 runs "adapter after Ctrl-C" "$lori" inspect --adapter stopped
 # shellcheck disable=SC2086
-runs resume "$lori" train $long output_dir=stopped resume_from_checkpoint=true
+runs resume "$lori" train $long model_name_or_path=base output_dir=stopped resume_from_checkpoint=true
 # shellcheck disable=SC2086
-runs uninterrupted "$lori" train $long output_dir=whole
+runs uninterrupted "$lori" train $long model_name_or_path=base output_dir=whole
 if cmp -s stopped/adapter_model.safetensors whole/adapter_model.safetensors; then
     pass
 else
     fail "resumed and uninterrupted training differ"
+fi
+
+# ---- a base that is cut short while it is mapped --------------------------
+cp -r base shrunk
+# shellcheck disable=SC2086
+"$lori" train $long model_name_or_path=shrunk output_dir=cut >out 2>err &
+pid=$!
+sleep 1
+: >shrunk/model.safetensors
+wait $pid
+code=$?
+if [ $code = 1 ] && grep -q 'shrunk/model.safetensors: the file became shorter' err; then
+    pass
+else
+    fail "a shrinking base: exit $code"
+fi
+
+# ---- the library ----------------------------------------------------------
+if [ -n "$embed" ]; then
+    runs embed "$embed" base d
+    says embed "ok"
 fi
 
 # ---- bad inputs ----------------------------------------------------------
