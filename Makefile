@@ -176,8 +176,13 @@ check: deps ## build, and run every test that needs no network, Python or GPU
 
 asan: ## make check under AddressSanitizer and UBSan
 	$(Q)$(MAKE) --no-print-directory CONFIG=asan check
-tsan: ## the tests of the computing rooms under ThreadSanitizer (clang, Archer)
-	$(Q)$(MAKE) --no-print-directory CC=clang CONFIG=tsan test-backend test-model
+# The program, because Criterion's sandbox does not run under ThreadSanitizer.
+# Archer tells it about OpenMP's barriers; oneDNN is not instrumented.
+tsan: ## the program's tests under ThreadSanitizer (clang with Archer)
+	$(Q)tools/deps.sh clang
+	$(Q)TSAN_OPTIONS=ignore_noninstrumented_modules=1 \
+	    OMP_TOOL_LIBRARIES=$$(ls /usr/lib/llvm-*/lib/libarcher.so | tail -n 1) \
+	    $(MAKE) --no-print-directory CC=clang CONFIG=tsan test-cli
 
 demo: deps ## the main job on a real model: train, mask, sparsify, merge, compare
 	$(Q)tools/deps.sh demo
@@ -198,6 +203,10 @@ oracle: ## live comparison with torch, transformers, peft, tokenizers
 	$(Q)tests/oracle/run.sh $(BUILD)
 
 # Speed of the CPU backend's operations: a table, not a test.
+bench: bench-ops ## speed: operations, then training beside transformers + peft
+	$(Q)tools/deps.sh oracle demo
+	$(Q)LORI_BUILD=$(BUILD) bench/peers/run_train.sh
+
 .PHONY: bench-ops
 $(BUILD)/bench_ops: bench/bench_ops.c $(LIB_backend) $(LIB_base)
 	@echo "  LD    $@"
@@ -207,7 +216,7 @@ bench-ops: $(BUILD)/bench_ops ## time the CPU backend's operations (BENCH_ARGS: 
 
 # ---- fuzzing the parsers (clang's libFuzzer) ----------------------------
 # New inputs go to BUILD; one that breaks something belongs into
-# tests/fuzz/corpus/NAME/, which the tests of `format` replay.
+# tests/fuzz/corpus/NAME/, which the tests of `format` and `text` replay.
 
 FUZZ_SECONDS ?= 20
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -215,11 +224,11 @@ FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined
               -fno-sanitize-recover=undefined
 .PHONY: fuzz
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h \
-    $(wildcard src/base/*.[ch] src/format/*.[ch])
+    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch])
 	@mkdir -p $(@D)
 	@echo "  FUZZ  $@"
 	$(Q)clang -std=c17 -D_GNU_SOURCE $(ARCH) $(FUZZ_FLAGS) -DFUZZ_MAIN -Iinclude -Isrc -Itests \
-	    -o $@ $(filter %.c,$^) -ljansson -lyaml -lm
+	    -o $@ $(filter %.c,$^) -ljansson -lpcre2-8 -lyaml -lm
 fuzz: $(FUZZ:%=$(BUILD)/fuzz/fuzz_%) ## search for inputs that break a parser (FUZZ_SECONDS=20 each)
 	$(Q)for f in $(FUZZ); do \
 	    echo "== fuzzing $$f for $(FUZZ_SECONDS) s"; \
@@ -229,7 +238,7 @@ fuzz: $(FUZZ:%=$(BUILD)/fuzz/fuzz_%) ## search for inputs that break a parser (F
 	        -artifact_prefix=$(BUILD)/fuzz/$$f- $(BUILD)/fuzz/$$f tests/fuzz/corpus/$$f || exit 1; \
 	done
 
-FMT := $(shell find src include tests bench -name '*.[ch]' 2>/dev/null)
+FMT := $(shell find src include tests bench -name '*.[ch]' ! -name '*_tables.c' 2>/dev/null)
 fmt: ## clang-format in place
 	clang-format -i $(FMT)
 tidy: ## clang-tidy over the library and the program

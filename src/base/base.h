@@ -32,7 +32,8 @@ const char *base_status_name(lori_status status); /* "INVALID" */
 
 #ifdef __clang_analyzer__
 /* The analyzer sees one file at a time: it must know that a failure is one. */
-#define base_fail(err, status, ...) (base_fail(err, status, __VA_ARGS__), status)
+#define base_fail(err, status, ...)                                            \
+    (base_fail(err, status, __VA_ARGS__), status)
 #define base_no_memory(err, bytes) (base_no_memory(err, bytes), LORI_NO_MEMORY)
 #endif
 
