@@ -120,13 +120,22 @@ runs "score data" "$lori" score --model base --adapter s --data valid.jsonl --ex
 says "score data" '"exact_match"'
 if [ "$(wc -l <answers.jsonl)" = 6 ]; then pass; else fail "answers.jsonl has not 6 lines"; fi
 
+# waits FILE: until it holds something (a run logs its first steps), 60 s at most
+waits() {
+    tries=0
+    while [ ! -s "$1" ] && [ $tries -lt 1200 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+}
+
 # ---- interrupt and resume ------------------------------------------------
 long="train_file=train.jsonl dtype=f32 lora_rank=8 max_steps=4000
     per_device_train_batch_size=2 learning_rate=1e-3 lori_a_seed=7"
 # shellcheck disable=SC2086
 "$lori" train $long model_name_or_path=base output_dir=stopped >out 2>err &
 pid=$!
-sleep 1
+waits stopped/metrics.jsonl
 kill -INT $pid
 wait $pid
 code=$?
@@ -151,7 +160,7 @@ cp -r base shrunk
 # shellcheck disable=SC2086
 "$lori" train $long model_name_or_path=shrunk output_dir=cut >out 2>err &
 pid=$!
-sleep 1
+waits cut/metrics.jsonl
 : >shrunk/model.safetensors
 wait $pid
 code=$?
