@@ -8,6 +8,11 @@
 #include "format/format.h"
 #include "train/train_i.h"
 
+#define EMPTY                                                                  \
+    "%s: the dataset has no rows; it takes JSON Lines, an object a line, or "  \
+    "a "                                                                       \
+    "JSON array of objects"
+
 #define SHOWN_ERRORS 8      /* of wrong rows */
 #define REPORT_EVERY 256    /* rows between two progress calls */
 #define NO_LOSS      (-100) /* a label that is no target; Hugging Face's */
@@ -291,8 +296,7 @@ static lori_status add_row(void *context, int64_t line, const json_t *row,
 static lori_status check_rows(const loader *l, lori_error *err)
 {
     if (l->n_seen == 0)
-        return base_fail(err, LORI_FORMAT, "%s: the dataset has no rows",
-                         l->path);
+        return base_fail(err, LORI_FORMAT, EMPTY, l->path);
     if (l->data->n_rows == 0)
         return base_fail(err, LORI_FORMAT,
                          "%s: none of %lld rows has a token to predict within "
@@ -443,7 +447,7 @@ lori_status train_texts_load(const char *path,
     if (!st)
         st = diag_end(&l.d, LORI_FORMAT, err);
     if (!st && l.n == 0)
-        st = base_fail(err, LORI_FORMAT, "%s: the dataset has no rows", path);
+        st = base_fail(err, LORI_FORMAT, EMPTY, path);
     base_str_free(&l.d.lines);
     base_str_free(&l.prompt);
     if (st) {

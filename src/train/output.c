@@ -102,7 +102,9 @@ lori_status output_prepare(const train_recipe *r, size_t *existed,
     }
     if (st) {
         output_withdraw(r, *existed);
-        return base_prefix(err, st, "output_dir");
+        return base_prefix(err, st,
+                           "output_dir '%s' cannot be used, choose another",
+                           r->output_dir);
     }
     return LORI_OK;
 }

@@ -210,7 +210,7 @@ rm other/lori.json
 refuses "adapter for another base" 1 "lavers" o "$lori" merge --into base --adapter other --output o
 refuses "adapter for another base (score)" 1 "lavers" - "$lori" score --model base --adapter other --ids 1,2
 : >file
-refuses "unwritable output" 1 "output_dir: cannot make the folder" - train_bad train.jsonl "output_dir=file/o"
+refuses "unwritable output" 1 "output_dir 'file/o' cannot be used, choose another" - train_bad train.jsonl "output_dir=file/o"
 refuses "NaN loss" 1 "step" o/adapter_model.safetensors train_bad train.jsonl "learning_rate=1e38 max_steps=20"
 refuses "unknown option" 2 "did you mean" - "$lori" generate --modle base --prompt x
 refuses "unknown command" 2 "did you mean 'train'" - "$lori" trian

@@ -218,8 +218,10 @@ Test(dataset, wrong_rows_of_text)
     o.prompt_template = "{prompt";
     rejects("{\"prompt\": \"a\", \"completion\": \"b\"}", tok, &o,
             "rows.jsonl:1: a '{' has no '}'; write {{ for a brace");
-    rejects("", tok, &plain, "rows.jsonl: the dataset has no rows");
-    rejects("[]", tok, &plain, "rows.jsonl: the dataset has no rows");
+    const char *empty = "rows.jsonl: the dataset has no rows; it takes JSON "
+                        "Lines, an object a line, or a JSON array of objects";
+    rejects("", tok, &plain, empty);
+    rejects("[]", tok, &plain, empty);
     o = plain;
     o.max_seq_length = 3;
     rejects("{\"prompt\": \"abcd\", \"completion\": \"b\"}", tok, &o,

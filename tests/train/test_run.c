@@ -415,7 +415,8 @@ Test(run, output_places)
     train_result result;
     put("file", "x");
     fails(train("output_dir=file/out", NULL, &result, err), LORI_IO,
-          "output_dir: cannot make the folder 'file'");
+          "output_dir 'file/out' cannot be used, choose another: cannot make "
+          "the folder 'file'");
     fails(train("output_dir=file", NULL, &result, err), LORI_IO, "output_dir");
     /* Found before anything is read, and nothing stays behind. */
     fails(train("output_dir=a/b/c train_file=none.jsonl", NULL, &result, err),
