@@ -45,10 +45,9 @@ uint16_t base_f64_to_bf16(double x)
     /* Round to odd: take the float next to x toward zero and set its last bit.
      * It then stands on the same side of every bf16 midpoint as x does, so the
      * second rounding cannot go wrong (Boldo and Melquiond 2008). */
-    if (fabs((double)f) > fabs(x))
-        f = nextafterf(f, 0.0F);
     uint32_t u;
     memcpy(&u, &f, sizeof u);
+    u -= fabs((double)f) > fabs(x); /* the next toward zero */
     u |= 1U;
     memcpy(&f, &u, sizeof f);
     return base_f32_to_bf16(f);
