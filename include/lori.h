@@ -9,7 +9,7 @@
  *     lori_generate_options ask = {.prompt = "What is 17 + 25?",
  *                                  .chat = 1, .max_new_tokens = 64};
  *     if (lori_session_open(&open, NULL, &session, &err) ||
- *         lori_generate(session, &ask, NULL, &report, &err))
+ *         lori_generate(session, &ask, NULL, NULL, &report, &err))
  *         fprintf(stderr, "%s\n", err.message);
  *     else
  *         puts(lori_report_text(report));
@@ -21,9 +21,9 @@
  * caller: a zero field means its default. Strings are UTF-8, borrowed during
  * the call. Outputs are NULL on failure; nothing half-written stays on disk.
  * Two handles may be used from two threads at once, one handle from one.
- * `ui` (may be NULL) receives progress, log lines and streamed text and can
- * stop long work. Files are Hugging Face's own: model folders (config.json,
- * *.safetensors, tokenizer.json) and PEFT adapter folders. */
+ * `ui` (may be NULL) receives progress and log lines and can stop long work.
+ * Files are Hugging Face's own: model folders (config.json, *.safetensors,
+ * tokenizer.json) and PEFT adapter folders. */
 #ifndef LORI_H
 #define LORI_H
 
@@ -140,37 +140,121 @@ LORI_API lori_status lori_mask(const lori_mask_options *options,
 
 /* ---- running -------------------------------------------------------- */
 
-/* A base model with its tokenizer and at most one adapter, ready to run. */
+/* A base model with its tokenizer, any number of adapters, and the keys and
+ * values of what was asked lately: a prompt that begins like an earlier one
+ * (a conversation that goes on) is computed from where they part. */
 typedef struct lori_session lori_session;
+
+typedef struct lori_named_adapter {
+    const char *name;   /* letters, digits, "._-"; not "none" */
+    const char *folder; /* PEFT adapter folder */
+} lori_named_adapter;
+
 typedef struct lori_session_options {
     const char *model;   /* model folder */
-    const char *adapter; /* adapter folder, or NULL */
+    const char *adapter; /* folder of the adapter used where none is named */
     lori_dtype dtype;
-    int n_threads; /* 0: OpenMP's choice */
+    int n_threads;                      /* 0: OpenMP's choice */
+    const lori_named_adapter *adapters; /* further ones, chosen by name */
+    int64_t n_adapters;
+    int64_t max_batch;   /* replies that grow together; 0: 16 */
+    int64_t cache_bytes; /* most for keys and values; 0: 4 GiB */
 } lori_session_options;
 LORI_API lori_status lori_session_open(const lori_session_options *options,
                                        const lori_ui *ui, lori_session **out,
                                        lori_error *err);
 LORI_API void lori_session_close(lori_session *session);
+/* Opens one more adapter. A name in use is an error. */
+LORI_API lori_status lori_session_add_adapter(lori_session *session,
+                                              const char *name,
+                                              const char *folder,
+                                              const lori_ui *ui,
+                                              lori_error *err);
+/* Names of the adapters in the order they were opened ("" for the unnamed
+ * default one); NULL from the last one on. */
+LORI_API const char *lori_session_adapter_name(const lori_session *session,
+                                               int64_t index);
+/* Tokens that a prompt and its reply may have together. */
+LORI_API int64_t lori_session_context(const lori_session *session);
 
+typedef struct lori_logit_bias {
+    int32_t id;
+    double bias; /* added to the token's logit */
+} lori_logit_bias;
+
+/* What to ask: exactly one of prompt, ids and messages. Where a sampling field
+ * is 0, the model's generation_config.json decides, and without it the value
+ * in parentheses. Sampling is on when generation_config says do_sample or when
+ * temperature, top_k, top_p or min_p is given here; `greedy` turns it off. */
 typedef struct lori_generate_options {
-    const char *prompt; /* text, or NULL when `ids` are given */
+    const char *prompt; /* text */
     const int32_t *ids;
     int64_t n_ids;
-    int chat;               /* apply the model's chat template to the prompt */
-    const char *system;     /* system message, with `chat` */
-    int64_t max_new_tokens; /* 0: 256 */
-    double temperature;     /* 0: greedy */
-    int64_t top_k;          /* 0: off */
-    double top_p;           /* 0: off */
-    uint64_t seed;
-    int ignore_eos; /* go on to max_new_tokens */
+    /* JSON: [{"role": "user", "content": "..."}, ...]. The model's chat
+     * template makes the prompt of it. */
+    const char *messages;
+    const char *tools;  /* JSON list of functions, with messages; or NULL */
+    int chat;           /* `prompt` is a user's message */
+    const char *system; /* system message, with `chat` */
+    /* An opened adapter's name; "none": the base alone; NULL: the default */
+    const char *adapter;
+
+    int64_t n;              /* replies to this prompt (1) */
+    int64_t max_new_tokens; /* (256, or what the context leaves) */
+    int64_t min_new_tokens; /* (0) */
+    int greedy;
+    double temperature;        /* > 0 (1) */
+    int64_t top_k;             /* -1: off (off) */
+    double top_p;              /* 1: off (off) */
+    double min_p;              /* -1: off (off) */
+    double repetition_penalty; /* of prompt and reply; 1: off (off) */
+    double presence_penalty;   /* of the reply's tokens (0) */
+    double frequency_penalty;  /* (0) */
+    const lori_logit_bias *logit_bias;
+    int64_t n_logit_bias;
+    uint64_t seed; /* reply k draws with seed + k */
+
+    const char *const *stop; /* strings that end a reply; not shown */
+    int64_t n_stop;
+    const int32_t *stop_ids; /* besides the model's own */
+    int64_t n_stop_ids;
+    int ignore_eos;       /* go on to max_new_tokens */
+    int logprobs;         /* report the log-probability of every token */
+    int64_t top_logprobs; /* and the most likely ones at its place, <= 20 */
 } lori_generate_options;
-/* Streams text through ui->text; the report holds text, ids, timings. */
+
+/* Replies as they grow. `request` is the index in the call, `reply` in
+ * [0, n). Called from the thread that called into the library. */
+typedef struct lori_stream {
+    void *context;
+    /* More text: UTF-8, whole characters, nothing of a stop string. The
+     * pieces of a reply make its text in the report. May be NULL. */
+    void (*text)(void *context, int64_t request, int64_t reply,
+                 const char *bytes, int64_t n);
+    /* Asked at least once a token, also while the prompt is read. Non-zero
+     * ends the request: the report holds what there is, with the
+     * finish_reason "cancelled". Others go on. May be NULL. */
+    int (*cancelled)(void *context, int64_t request);
+} lori_stream;
+
+/* The report: text of the (first) reply; as JSON text, finish_reason
+ * ("stop", "length", "cancelled"), ids, counts, the sampling that was used;
+ * with n > 1 a list "choices". `stream` may be NULL. */
 LORI_API lori_status lori_generate(lori_session *session,
                                    const lori_generate_options *options,
-                                   const lori_ui *ui, lori_report **out,
-                                   lori_error *err);
+                                   const lori_stream *stream, const lori_ui *ui,
+                                   lori_report **out, lori_error *err);
+/* Several at once: each reply is what lori_generate makes of it alone.
+ * `reports`: caller's array of n; free each. On failure all are NULL. */
+LORI_API lori_status lori_generate_many(lori_session *session,
+                                        const lori_generate_options *options,
+                                        int64_t n, const lori_stream *stream,
+                                        const lori_ui *ui,
+                                        lori_report **reports, lori_error *err);
+/* Tokens of the prompt that `options` make. */
+LORI_API lori_status lori_count_tokens(lori_session *session,
+                                       const lori_generate_options *options,
+                                       int64_t *out, lori_error *err);
 
 /* Log-probabilities of a text, of ids, or of the completions of a dataset. */
 typedef struct lori_score_options {
@@ -186,6 +270,7 @@ typedef struct lori_score_options {
     int64_t max_new_tokens; /* of these; 0: 128 */
     const char *output;     /* with data: JSONL of the rows' results, or NULL */
     int64_t top;            /* with text or ids: this many best next tokens */
+    const char *adapter;    /* as in lori_generate_options */
 } lori_score_options;
 LORI_API lori_status lori_score(lori_session *session,
                                 const lori_score_options *options,

@@ -58,8 +58,6 @@ typedef struct lori_ui {
     /* Non-zero asks the work to stop at the next safe point; what was
      * finished is saved and the call returns LORI_INTERRUPTED. */
     int (*interrupted)(void *context);
-    /* Generated text as it is produced (UTF-8, whole characters). */
-    void (*text)(void *context, const char *bytes, int64_t n);
 } lori_ui;
 
 #ifdef __cplusplus

@@ -95,11 +95,45 @@ void lori_session_close(lori_session *session)
     job_session_close(session);
 }
 
+lori_status lori_session_add_adapter(lori_session *session, const char *name,
+                                     const char *folder, const lori_ui *ui,
+                                     lori_error *err)
+{
+    return job_session_add_adapter(session, name, folder, ui, err);
+}
+
+const char *lori_session_adapter_name(const lori_session *session,
+                                      int64_t index)
+{
+    return job_session_adapter_name(session, index);
+}
+
+int64_t lori_session_context(const lori_session *session)
+{
+    return job_session_context(session);
+}
+
 lori_status lori_generate(lori_session *session,
                           const lori_generate_options *options,
-                          const lori_ui *ui, lori_report **out, lori_error *err)
+                          const lori_stream *stream, const lori_ui *ui,
+                          lori_report **out, lori_error *err)
 {
-    return job_generate(session, options, ui, out, err);
+    return job_generate(session, options, stream, ui, out, err);
+}
+
+lori_status lori_generate_many(lori_session *session,
+                               const lori_generate_options *options, int64_t n,
+                               const lori_stream *stream, const lori_ui *ui,
+                               lori_report **reports, lori_error *err)
+{
+    return job_generate_many(session, options, n, stream, ui, reports, err);
+}
+
+lori_status lori_count_tokens(lori_session *session,
+                              const lori_generate_options *options,
+                              int64_t *out, lori_error *err)
+{
+    return job_count_tokens(session, options, out, err);
 }
 
 lori_status lori_score(lori_session *session, const lori_score_options *options,

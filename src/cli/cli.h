@@ -58,10 +58,27 @@ int cli_finish(lori_status status, lori_report *report, const lori_error *err,
                bool json);
 
 /* Callbacks for the terminal: progress on stderr (a bar when it is one, plain
- * lines otherwise), Ctrl-C. `stream_text`: generated text goes to stdout. */
-const lori_ui *cli_ui(bool stream_text);
+ * lines otherwise), Ctrl-C. */
+const lori_ui *cli_ui(void);
 void cli_ui_end(void); /* ends a bar's line */
 void cli_signals(void);
+
+/* "1,2,3" to ids; false when it is not a list of numbers. Caller frees. */
+bool cli_read_ids(const char *text, int32_t **ids, int64_t *n);
+/* Prints that --ids does not take this; EXIT_USAGE. */
+int cli_bad_ids(const char *text);
+
+/* --adapter DIR and --adapter NAME=DIR, given several times, as a session
+ * takes them. The first one given is used where no name is chosen. */
+typedef struct cli_adapters {
+    cli_list words; /* where CLI_LIST puts them */
+    lori_named_adapter *named;
+    const char *chosen; /* --use NAME, else the first one's name or NULL */
+} cli_adapters;
+/* Fills options->adapter, ->adapters, ->n_adapters. -1 to go on, or an exit
+ * code after a printed error. */
+int cli_adapters_open(cli_adapters *a, lori_session_options *options);
+void cli_adapters_free(cli_adapters *a);
 
 int cmd_import(int argc, char **argv);
 int cmd_train(int argc, char **argv);

@@ -30,7 +30,7 @@ int cmd_import(int argc, char **argv)
     o.replace = replace;
     lori_error err = {0};
     lori_report *report = NULL;
-    lori_status st = lori_import(&o, cli_ui(false), &report, &err);
+    lori_status st = lori_import(&o, cli_ui(), &report, &err);
     return cli_finish(st, report, &err, json);
 }
 
@@ -55,7 +55,7 @@ int cmd_mask(int argc, char **argv)
     o.replace = replace;
     lori_error err = {0};
     lori_report *report = NULL;
-    lori_status st = lori_mask(&o, cli_ui(false), &report, &err);
+    lori_status st = lori_mask(&o, cli_ui(), &report, &err);
     return cli_finish(st, report, &err, json);
 }
 
@@ -90,7 +90,7 @@ static int run_merge(lori_merge_options *o, const cli_list *adapters,
         free(w);
         return EXIT_USAGE;
     }
-    lori_status st = lori_merge(o, cli_ui(false), &report, &err);
+    lori_status st = lori_merge(o, cli_ui(), &report, &err);
     free(w);
     return cli_finish(st, report, &err, json);
 }

@@ -1,10 +1,8 @@
-/* cmd_run.c - the commands that run a model: train, generate, score. */
+/* cmd_run.c - the commands train and score. */
 #include "cli/cli.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -45,97 +43,10 @@ int cmd_train(int argc, char **argv)
                                 .dry_run = dry_run};
         lori_error err = {0};
         lori_report *report = NULL;
-        lori_status st = lori_train(&o, cli_ui(false), &report, &err);
+        lori_status st = lori_train(&o, cli_ui(), &report, &err);
         code = cli_finish(st, report, &err, json);
     }
     cli_list_free(&overrides);
-    return code;
-}
-
-/* "1,2,3"; -1 when it is not a list of numbers. Caller frees *ids. */
-static int64_t read_ids(const char *text, int32_t **ids)
-{
-    size_t most = strlen(text) / 2 + 1;
-    int64_t n = 0;
-    *ids = malloc(most * sizeof **ids);
-    while (*ids && *text) {
-        char *end = NULL;
-        errno = 0;
-        long id = strtol(text, &end, 10);
-        if (errno || end == text || id < 0 || id > INT32_MAX ||
-            (*end && *end != ','))
-            return -1;
-        (*ids)[n++] = (int32_t)id;
-        text = end + (*end == ',');
-    }
-    return *ids && n ? n : -1;
-}
-
-static int bad_ids(const char *text)
-{
-    fprintf(stderr,
-            "lori: --ids takes token ids separated by commas, not "
-            "'%s'\n",
-            text);
-    return EXIT_USAGE;
-}
-
-static int run_generate(const lori_session_options *open,
-                        lori_generate_options *o, bool json)
-{
-    lori_error err = {0};
-    lori_report *report = NULL;
-    lori_session *session = NULL;
-    const lori_ui *ui = cli_ui(!json);
-    lori_status st = lori_session_open(open, ui, &session, &err);
-    if (!st)
-        st = lori_generate(session, o, ui, &report, &err);
-    lori_session_close(session);
-    if (!st && !json) { /* the text was streamed */
-        lori_report_free(report);
-        report = NULL;
-        puts("");
-    }
-    return cli_finish(st, report, &err, json);
-}
-
-int cmd_generate(int argc, char **argv)
-{
-    lori_session_options open = {0};
-    lori_generate_options o = {0};
-    bool json = false, chat = false, ignore_eos = false;
-    int64_t threads = 0;
-    const char *ids_text = NULL;
-    int32_t *ids = NULL;
-    const cli_option options[] = {
-        {"model", CLI_TEXT, &open.model, "DIR", "base model folder"},
-        {"adapter", CLI_TEXT, &open.adapter, "DIR", "adapter folder"},
-        {"dtype", CLI_DTYPE, &open.dtype, "bf16|f32", "to compute in (bf16)"},
-        {"threads", CLI_INT, &threads, "N", "(all processors)"},
-        {"prompt", CLI_TEXT, &o.prompt, "TEXT", "the prompt"},
-        {"ids", CLI_TEXT, &ids_text, "1,2,3", "token ids instead of a text"},
-        {"chat", CLI_FLAG, &chat, NULL, "apply the model's chat template"},
-        {"system", CLI_TEXT, &o.system, "TEXT", "system message of the chat"},
-        {"max-new-tokens", CLI_INT, &o.max_new_tokens, "N", "(256)"},
-        {"temperature", CLI_REAL, &o.temperature, "T", "0: greedy (0)"},
-        {"top-k", CLI_INT, &o.top_k, "K", "0: off (0)"},
-        {"top-p", CLI_REAL, &o.top_p, "P", "1: off (1)"},
-        {"seed", CLI_SEED, &o.seed, "N", "of the sampling (0)"},
-        {"ignore-eos", CLI_FLAG, &ignore_eos, NULL, "do not stop at EOS"}};
-    int code = cli_parse(
-        &(cli_syntax){"lori generate --model DIR --prompt TEXT [options]",
-                      "Generates text, as it comes, from a prompt.", options,
-                      COUNT(options), NULL, 0, 0, NULL},
-        argc, argv, &json);
-    if (code < 0 && ids_text && (o.n_ids = read_ids(ids_text, &ids)) < 0)
-        code = bad_ids(ids_text);
-    o.ids = ids;
-    o.chat = chat;
-    o.ignore_eos = ignore_eos;
-    open.n_threads = (int)threads;
-    if (code < 0)
-        code = run_generate(&open, &o, json);
-    free(ids);
     return code;
 }
 
@@ -145,7 +56,7 @@ static int run_score(const lori_session_options *open, lori_score_options *o,
     lori_error err = {0};
     lori_report *report = NULL;
     lori_session *session = NULL;
-    const lori_ui *ui = cli_ui(false);
+    const lori_ui *ui = cli_ui();
     lori_status st = lori_session_open(open, ui, &session, &err);
     if (!st)
         st = lori_score(session, o, ui, &report, &err);
@@ -188,8 +99,8 @@ int cmd_score(int argc, char **argv)
             "a dataset.",
             options, COUNT(options), NULL, 0, 0, NULL},
         argc, argv, &json);
-    if (code < 0 && ids_text && (o.n_ids = read_ids(ids_text, &ids)) < 0)
-        code = bad_ids(ids_text);
+    if (code < 0 && ids_text && !cli_read_ids(ids_text, &ids, &o.n_ids))
+        code = cli_bad_ids(ids_text);
     o.ids = ids;
     o.exact_match = exact;
     open.n_threads = (int)threads;

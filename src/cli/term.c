@@ -188,14 +188,6 @@ static int on_ask(void *context)
     return interrupts != 0;
 }
 
-static void on_text(void *context, const char *bytes, int64_t n)
-{
-    (void)context;
-    cli_ui_end();
-    fwrite(bytes, 1, (size_t)n, stdout);
-    fflush(stdout);
-}
-
 static bar the_bar;
 
 void cli_ui_end(void)
@@ -205,14 +197,13 @@ void cli_ui_end(void)
     the_bar.open = false;
 }
 
-const lori_ui *cli_ui(bool stream_text)
+const lori_ui *cli_ui(void)
 {
     static lori_ui ui;
     ui = (lori_ui){.context = &the_bar,
                    .log = on_log,
                    .progress = on_progress,
-                   .interrupted = on_ask,
-                   .text = stream_text ? on_text : NULL};
+                   .interrupted = on_ask};
     return &ui;
 }
 

@@ -13,14 +13,6 @@ const float *infer_row(const void *logits, base_dtype acc, int64_t row,
     return buffer;
 }
 
-int64_t infer_rank(const model_adapter *ad)
-{
-    int64_t rank = 0;
-    for (int64_t i = 0; ad && i < ad->n_sites; i++)
-        rank = ad->sites[i].rank > rank ? ad->sites[i].rank : rank;
-    return rank;
-}
-
 lori_status infer_check_ids(const int32_t *ids, int64_t n, int64_t vocab,
                             const char *what, int64_t index, lori_error *err)
 {

@@ -35,7 +35,7 @@ typedef struct engine {
     infer_result *results;
     base_dtype acc;
 
-    int64_t max_slots, n_slots, max_tokens, table_ld;
+    int64_t max_slots, n_slots, step_tokens, max_tokens, table_ld;
     slot *slots; /* the first n_slots run, in the order they started */
     int32_t *free_pages;
     int64_t n_free, n_pages;
@@ -43,7 +43,8 @@ typedef struct engine {
     int32_t *ids, *cu, *past, *table, *row;
     int64_t *row_slot;
     void *logits, *scratch;
-    float *buffer;
+    float *buffer, *changed; /* [vocab] */
+    int32_t *zeros;          /* [vocab] */
     model_run *run;
     model_cache *cache;
 } engine;
@@ -100,7 +101,7 @@ static lori_status count_pages(engine *e, lori_error *err)
     int64_t *need = base_alloc((size_t)e->n, sizeof *need);
     if (!need)
         return base_no_memory(err, (size_t)e->n * sizeof *need);
-    for (int64_t i = 0; i < e->n; i++)
+    for (int64_t i = e->next; i < e->n; i++)
         need[i] = pages_of(&e->requests[i]);
     qsort(need, (size_t)e->n, sizeof *need, largest_first);
     e->table_ld = need[0];
@@ -133,9 +134,11 @@ static lori_status take_memory(engine *e, lori_error *err)
     e->logits = fits ? base_alloc(logits, 1) : NULL;
     e->scratch = base_alloc(vocab, sizeof(infer_candidate));
     e->buffer = base_alloc(vocab, sizeof *e->buffer);
+    e->changed = base_alloc(vocab, sizeof *e->changed);
+    e->zeros = base_alloc(vocab, sizeof *e->zeros);
     if (!e->slots || !e->free_pages || !e->ids || !e->cu || !e->past ||
         !e->row || !e->row_slot || !e->table || !e->logits || !e->scratch ||
-        !e->buffer)
+        !e->buffer || !e->changed || !e->zeros)
         return base_no_memory(err, logits);
     for (size_t i = 0; i < slots; i++) {
         e->slots[i].pages =
@@ -153,7 +156,7 @@ static lori_status take_memory(engine *e, lori_error *err)
 static lori_status engine_init(engine *e, int64_t max_batch, lori_error *err)
 {
     int64_t longest = 1;
-    for (int64_t i = 0; i < e->n; i++) {
+    for (int64_t i = e->next; i < e->n; i++) {
         BASE_TRY(check_request(e, i, err));
         if (e->requests[i].n_prompt > longest)
             longest = e->requests[i].n_prompt;
@@ -162,14 +165,14 @@ static lori_status engine_init(engine *e, int64_t max_batch, lori_error *err)
     if (e->max_slots > e->n)
         e->max_slots = e->n;
     BASE_TRY(count_pages(e, err));
-    int64_t piece = longest < PROMPT_TOKENS ? longest : PROMPT_TOKENS;
+    int64_t piece = longest < e->step_tokens ? longest : e->step_tokens;
     e->max_tokens = e->max_slots + piece;
     BASE_TRY(take_memory(e, err));
     model_limits limits = {.tokens = e->max_tokens,
                            .seqs = e->max_slots,
                            .rows = e->max_slots,
                            .schedule = MODEL_KEEP_INPUTS,
-                           .rank = infer_rank(e->ad)};
+                           .rank = model_adapter_rank(e->ad)};
     BASE_TRY(model_run_new(e->m, &limits, &e->run, err));
     return model_cache_new(e->m, e->n_pages, PAGE, &e->cache, err);
 }
@@ -191,6 +194,8 @@ static void engine_fini(engine *e)
     free(e->logits);
     free(e->scratch);
     free(e->buffer);
+    free(e->changed);
+    free(e->zeros);
 }
 
 /* ---- starting and ending -------------------------------------------- */
@@ -213,7 +218,9 @@ static lori_status start_requests(engine *e, lori_error *err)
         size_t most = (size_t)q->max_new_tokens;
         r->ids = base_alloc(most, sizeof *r->ids);
         r->logprob = base_alloc(most, sizeof *r->logprob);
-        if (!r->ids || !r->logprob)
+        size_t top = most * (size_t)q->top_logprobs;
+        r->top = base_alloc(top, sizeof *r->top);
+        if (!r->ids || !r->logprob || !r->top)
             return base_no_memory(err, most * sizeof *r->logprob);
         r->finish = INFER_LENGTH;
         int64_t request = e->next++;
@@ -306,18 +313,18 @@ static bool add_token(engine *e, slot *s, int32_t id, double logprob)
     r->ids[r->n] = id;
     r->logprob[r->n++] = logprob;
     bool stop = false;
-    for (size_t i = 0; i < q->n_stops; i++)
+    for (int64_t i = 0; i < q->n_stops; i++)
         stop |= q->stops[i] == id;
-    int cancel = 0;
+    infer_next next = INFER_GO_ON;
     if (e->hooks && e->hooks->token)
-        cancel = e->hooks->token(e->hooks->context, s->request, id);
-    if (stop)
+        next = e->hooks->token(e->hooks->context, s->request, id);
+    if (stop || next == INFER_END_STOP)
         r->finish = INFER_STOP;
-    else if (cancel)
+    else if (next == INFER_END_CANCEL)
         r->finish = INFER_CANCELLED;
     else
         r->finish = INFER_LENGTH;
-    return stop || cancel || r->n == q->max_new_tokens;
+    return stop || next != INFER_GO_ON || r->n == q->max_new_tokens;
 }
 
 static lori_status take_tokens(engine *e, const model_step *step,
@@ -333,7 +340,17 @@ static lori_status take_tokens(engine *e, const model_step *step,
             return base_fail(err, LORI_NUMERIC,
                              "request %lld: the logits hold NaN or infinity",
                              (long long)s->request);
-        int32_t id = infer_sample(x, vocab, &q->sampling, &s->rng, e->scratch);
+        infer_result *r = &e->results[s->request];
+        infer_top_tokens(x, vocab, lse, r->top + r->n * q->top_logprobs,
+                         q->top_logprobs);
+        const float *from = x;
+        if (infer_changes_logits(&q->sampling)) {
+            memcpy(e->changed, x, (size_t)vocab * sizeof *x);
+            infer_process(e->changed, q, r->ids, r->n, e->zeros);
+            from = e->changed;
+        }
+        int32_t id =
+            infer_sample(from, vocab, &q->sampling, &s->rng, e->scratch);
         if (add_token(e, s, id, (double)x[id] - lse))
             s->feed = -1; /* ended; removed below, where no index is in use */
     }
@@ -341,6 +358,16 @@ static lori_status take_tokens(engine *e, const model_step *step,
         if (e->slots[i].feed < 0)
             end_request(e, i);
     return LORI_OK;
+}
+
+static void drop_cancelled(engine *e)
+{
+    const infer_hooks *h = e->hooks;
+    for (int64_t i = e->n_slots; h && h->cancelled && i-- > 0;)
+        if (h->cancelled(h->context, e->slots[i].request)) {
+            e->results[e->slots[i].request].finish = INFER_CANCELLED;
+            end_request(e, i);
+        }
 }
 
 static lori_status run_all(engine *e, lori_error *err)
@@ -355,6 +382,9 @@ static lori_status run_all(engine *e, lori_error *err)
                              "generation was interrupted after %lld of %lld "
                              "requests",
                              (long long)e->done, (long long)e->n);
+        drop_cancelled(e);
+        if (e->n_slots == 0)
+            continue;
         share_tokens(e);
         model_step step = build_step(e);
         BASE_TRY(model_forward_cached(e->run, e->cache, &step, e->ad, e->logits,
@@ -370,37 +400,75 @@ void infer_results_free(infer_result *results, int64_t n)
     for (int64_t i = 0; results && i < n; i++) {
         free(results[i].ids);
         free(results[i].logprob);
+        free(results[i].top);
         results[i] = (infer_result){0};
     }
 }
 
-lori_status infer_generate(model *m, const model_adapter *ad,
-                           const infer_request *requests, int64_t n,
-                           int64_t max_batch, const infer_hooks *hooks,
-                           infer_result *results, lori_error *err)
+static lori_status run_adapter(engine *e, int64_t max_batch, lori_error *err)
+{
+    lori_status st = engine_init(e, max_batch, err);
+    if (st == LORI_OK)
+        st = run_all(e, err);
+    if (st == LORI_INTERRUPTED) {
+        for (int64_t i = 0; i < e->n_slots; i++)
+            e->results[e->slots[i].request].finish = INFER_CANCELLED;
+        for (int64_t i = e->next; i < e->n; i++)
+            e->results[i].finish = INFER_CANCELLED;
+    }
+    engine_fini(e);
+    return st;
+}
+
+lori_status infer_run(infer_engine *e, const infer_request *requests, int64_t n,
+                      const infer_hooks *hooks, infer_result *results,
+                      lori_error *err)
 {
     if (n < 1)
         return LORI_OK;
     memset(results, 0, (size_t)n * sizeof *results);
-    engine e = {.m = m,
-                .ad = ad,
-                .config = model_get_config(m),
-                .requests = requests,
-                .n = n,
-                .hooks = hooks,
-                .results = results,
-                .acc = model_get_backend(m)->acc};
-    lori_status st = engine_init(&e, max_batch, err);
-    if (st == LORI_OK)
-        st = run_all(&e, err);
-    if (st == LORI_INTERRUPTED) {
-        for (int64_t i = 0; i < e.n_slots; i++)
-            results[e.slots[i].request].finish = INFER_CANCELLED;
-        for (int64_t i = e.next; i < n; i++)
-            results[i].finish = INFER_CANCELLED;
-    } else if (st != LORI_OK) {
-        infer_results_free(results, n);
+    lori_status st = LORI_OK;
+    for (int64_t i = 0, end = 0; i < n && st == LORI_OK; i = end) {
+        while (end < n && requests[end].adapter == requests[i].adapter)
+            end++;
+        engine part = {.m = e->m,
+                       .ad = requests[i].adapter,
+                       .config = model_get_config(e->m),
+                       .requests = requests,
+                       .n = end,
+                       .next = i,
+                       .done = i,
+                       .step_tokens = e->limits.step_tokens > 0
+                                          ? e->limits.step_tokens
+                                          : PROMPT_TOKENS,
+                       .hooks = hooks,
+                       .results = results,
+                       .acc = model_get_backend(e->m)->acc};
+        st = run_adapter(&part, e->limits.max_batch, err);
     }
-    engine_fini(&e);
+    if (st != LORI_OK && st != LORI_INTERRUPTED)
+        infer_results_free(results, n);
     return st;
+}
+
+lori_status infer_engine_new(model *m, const infer_limits *limits,
+                             infer_engine **out, lori_error *err)
+{
+    *out = base_alloc(1, sizeof **out);
+    if (!*out)
+        return base_no_memory(err, sizeof **out);
+    **out = (infer_engine){m, limits ? *limits : (infer_limits){0}};
+    return LORI_OK;
+}
+
+void infer_engine_free(infer_engine *e)
+{
+    free(e);
+}
+
+int64_t infer_context(const infer_engine *e)
+{
+    int64_t all = model_get_config(e->m)->max_positions;
+    int64_t own = e->limits.context;
+    return own > 0 && own < all ? own : all;
 }

@@ -1,7 +1,8 @@
-/* infer_sample.c - from logits to a token: greedy, temperature, top-k, top-p.
- * Owns the order and the tie rules of the filters.
- * Source: transformers logits_process.py (TemperatureLogitsWarper,
- * TopKLogitsWarper, TopPLogitsWarper with min_tokens_to_keep 1). */
+/* infer_sample.c - from logits to a token: bias, penalties, temperature,
+ * top-k, top-p, min-p, and the draw. Owns the order and the tie rules.
+ * Source: transformers logits_process.py (SequenceBias, RepetitionPenalty,
+ * MinNewTokensLength, Temperature, TopK, TopP, MinP, min_tokens_to_keep 1);
+ * OpenAI's reference for presence and frequency penalty. */
 #include "infer/infer_i.h"
 
 #include <math.h>
@@ -9,6 +10,24 @@
 
 lori_status infer_sampling_check(const infer_sampling *s, lori_error *err)
 {
+    if (s->repetition_penalty != 0 &&
+        !(s->repetition_penalty > 0 && isfinite(s->repetition_penalty)))
+        return base_fail(err, LORI_INVALID,
+                         "repetition_penalty %g is not above 0 (1: off)",
+                         s->repetition_penalty);
+    if (!isfinite(s->presence_penalty) || !isfinite(s->frequency_penalty))
+        return base_fail(err, LORI_INVALID,
+                         "presence_penalty %g and frequency_penalty %g must be "
+                         "finite",
+                         s->presence_penalty, s->frequency_penalty);
+    if (s->min_new_tokens < 0)
+        return base_fail(err, LORI_INVALID, "min_new_tokens %lld is negative",
+                         (long long)s->min_new_tokens);
+    for (int64_t i = 0; i < s->n_bias; i++)
+        if (isnan(s->bias[i].bias) || s->bias[i].bias == (double)INFINITY)
+            return base_fail(err, LORI_INVALID,
+                             "the logit bias of token %d is %g", s->bias[i].id,
+                             s->bias[i].bias);
     if (!s->sample)
         return LORI_OK;
     if (!(s->temperature > 0) || isinf(s->temperature))
@@ -23,8 +42,68 @@ lori_status infer_sampling_check(const infer_sampling *s, lori_error *err)
     if (!(s->top_p > 0 && s->top_p <= 1))
         return base_fail(err, LORI_INVALID, "top_p %g is not in (0, 1]",
                          s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return base_fail(err, LORI_INVALID, "min_p %g is not in [0, 1]",
+                         s->min_p);
     return LORI_OK;
 }
+
+/* ---- before the filters ---------------------------------------------- */
+
+/* Divides positive and multiplies negative logits, once a token. Floats, as
+ * there: x * (float)penalty. */
+static void penalise(float *x, const int32_t *ids, int64_t n, float penalty,
+                     int32_t *seen)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (seen[ids[i]]++ == 0)
+            x[ids[i]] =
+                x[ids[i]] < 0 ? x[ids[i]] * penalty : x[ids[i]] / penalty;
+}
+
+static void subtract(float *x, const infer_sampling *s, const int32_t *reply,
+                     int64_t n, int32_t *count)
+{
+    float each = (float)s->frequency_penalty, once = (float)s->presence_penalty;
+    for (int64_t i = 0; i < n; i++)
+        count[reply[i]]++;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t id = reply[i], times = count[id];
+        if (times)
+            x[id] -= each * (float)times + once;
+        count[id] = 0;
+    }
+}
+
+bool infer_changes_logits(const infer_sampling *s)
+{
+    bool repetition = s->repetition_penalty != 0 && s->repetition_penalty != 1;
+    return repetition || s->n_bias > 0 || s->presence_penalty != 0 ||
+           s->frequency_penalty != 0 || s->min_new_tokens > 0;
+}
+
+void infer_process(float *x, const infer_request *q, const int32_t *reply,
+                   int64_t n_reply, int32_t *zeros)
+{
+    const infer_sampling *s = &q->sampling;
+    for (int64_t i = 0; i < s->n_bias; i++)
+        x[s->bias[i].id] += (float)s->bias[i].bias;
+    if (s->repetition_penalty != 0 && s->repetition_penalty != 1) {
+        float penalty = (float)s->repetition_penalty;
+        penalise(x, q->prompt, q->n_prompt, penalty, zeros);
+        penalise(x, reply, n_reply, penalty, zeros);
+        for (int64_t i = 0; i < q->n_prompt; i++)
+            zeros[q->prompt[i]] = 0;
+        for (int64_t i = 0; i < n_reply; i++)
+            zeros[reply[i]] = 0;
+    }
+    if (s->presence_penalty != 0 || s->frequency_penalty != 0)
+        subtract(x, s, reply, n_reply, zeros);
+    for (int64_t i = 0; i < q->n_stops && n_reply < s->min_new_tokens; i++)
+        x[q->stops[i]] = -INFINITY;
+}
+
+/* ---- the filters ------------------------------------------------------ */
 
 int64_t infer_argmax(const float *x, int64_t n)
 {
@@ -127,6 +206,19 @@ static int64_t filter_top_p(infer_candidate *c, int64_t n, double p)
     return kept;
 }
 
+/* Keeps tokens at least `least` times as likely as the most likely one. */
+static int64_t filter_min_p(infer_candidate *c, int64_t n, double least)
+{
+    double most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, c[i].p);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (c[i].p >= least * most)
+            c[kept++] = c[i];
+    return kept;
+}
+
 int64_t infer_filter(const float *logits, int64_t vocab,
                      const infer_sampling *s, infer_candidate *c)
 {
@@ -135,15 +227,20 @@ int64_t infer_filter(const float *logits, int64_t vocab,
         c[i] = (infer_candidate){0, logits[i] / t, (int32_t)i};
     int64_t n = vocab;
     bool top_k = s->top_k > 0 && s->top_k < vocab, top_p = s->top_p < 1;
+    bool min_p = s->min_p > 0;
     if (top_k)
         n = filter_top_k(c, n, s->top_k);
     normalise(c, n);
     if (top_p) {
         n = filter_top_p(c, n, s->top_p);
         normalise(c, n);
-    } else if (top_k) {
-        qsort(c, (size_t)n, sizeof *c, order_candidates);
     }
+    if (min_p) {
+        n = filter_min_p(c, n, s->min_p);
+        normalise(c, n);
+    }
+    if (!top_p && (top_k || min_p)) /* top-p has sorted them */
+        qsort(c, (size_t)n, sizeof *c, order_candidates);
     return n;
 }
 
@@ -165,4 +262,19 @@ int32_t infer_sample(const float *logits, int64_t vocab,
             break;
     }
     return c[last].id;
+}
+
+void infer_top_tokens(const float *x, int64_t vocab, double lse, infer_top *top,
+                      int64_t n_top)
+{
+    int64_t n = 0;
+    for (int64_t id = 0; id < vocab && n_top > 0; id++) {
+        double p = (double)x[id] - lse;
+        if (n == n_top && !(p > top[n - 1].logprob))
+            continue;
+        int64_t at = n < n_top ? n++ : n - 1;
+        for (; at > 0 && top[at - 1].logprob < p; at--)
+            top[at] = top[at - 1];
+        top[at] = (infer_top){(int32_t)id, p};
+    }
 }

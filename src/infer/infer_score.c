@@ -13,7 +13,6 @@ typedef struct batch {
 
 typedef struct scorer {
     model *m;
-    const model_adapter *ad;
     infer_score_item *items;
     int64_t n, max_tokens;
     model_run *run;
@@ -52,7 +51,8 @@ static batch next_batch(const scorer *s, int64_t first)
     batch b = {.first = first, .end = first};
     while (b.end < s->n) {
         const infer_score_item *item = &s->items[b.end];
-        if (b.end > first && b.tokens + fed(item) > s->max_tokens)
+        if (b.end > first && (b.tokens + fed(item) > s->max_tokens ||
+                              item->adapter != s->items[first].adapter))
             break;
         b.tokens += fed(item);
         b.rows += item->n_ids - item->first;
@@ -63,10 +63,12 @@ static batch next_batch(const scorer *s, int64_t first)
 
 static lori_status scorer_init(scorer *s, lori_error *err)
 {
-    model_limits limits = {.schedule = MODEL_KEEP_INPUTS,
-                           .rank = infer_rank(s->ad)};
-    for (int64_t i = 0; i < s->n; i++)
+    model_limits limits = {.schedule = MODEL_KEEP_INPUTS};
+    for (int64_t i = 0; i < s->n; i++) {
+        int64_t rank = model_adapter_rank(s->items[i].adapter);
+        limits.rank = rank > limits.rank ? rank : limits.rank;
         BASE_TRY(check_item(s, i, err));
+    }
     for (int64_t i = 0; i < s->n;) {
         batch b = next_batch(s, i);
         limits.tokens = b.tokens > limits.tokens ? b.tokens : limits.tokens;
@@ -118,7 +120,8 @@ static lori_status score_batch(scorer *s, const batch *b, lori_error *err)
         s->cu[++mb.n_seqs] = (int32_t)mb.n_tokens;
     }
     double loss = 0;
-    BASE_TRY(model_loss(s->run, &mb, s->ad, false, s->nll, &loss, err));
+    BASE_TRY(model_loss(s->run, &mb, s->items[b->first].adapter, false, s->nll,
+                        &loss, err));
     const double *nll = s->nll;
     for (int64_t i = b->first; i < b->end; i++) {
         infer_score_item *item = &s->items[i];
@@ -130,15 +133,14 @@ static lori_status score_batch(scorer *s, const batch *b, lori_error *err)
     return LORI_OK;
 }
 
-lori_status infer_score(model *m, const model_adapter *ad,
-                        infer_score_item *items, int64_t n, int64_t max_tokens,
+lori_status infer_score(infer_engine *e, infer_score_item *items, int64_t n,
                         const lori_ui *ui, lori_error *err)
 {
-    scorer s = {.m = m,
-                .ad = ad,
+    int64_t most = e->limits.step_tokens;
+    scorer s = {.m = e->m,
                 .items = items,
                 .n = n,
-                .max_tokens = max_tokens > 0 ? max_tokens : DEFAULT_TOKENS};
+                .max_tokens = most > 0 ? most : DEFAULT_TOKENS};
     lori_status st = scorer_init(&s, err);
     for (int64_t i = 0; st == LORI_OK && i < n;) {
         batch b = next_batch(&s, i);

@@ -25,9 +25,23 @@ lori_status job_session_open(const lori_session_options *options,
                              const lori_ui *ui, lori_session **out,
                              lori_error *err);
 void job_session_close(lori_session *session);
+lori_status job_session_add_adapter(lori_session *session, const char *name,
+                                    const char *folder, const lori_ui *ui,
+                                    lori_error *err);
+const char *job_session_adapter_name(const lori_session *session,
+                                     int64_t index);
+int64_t job_session_context(const lori_session *session);
 lori_status job_generate(lori_session *session,
                          const lori_generate_options *options,
-                         const lori_ui *ui, lori_report **out, lori_error *err);
+                         const lori_stream *stream, const lori_ui *ui,
+                         lori_report **out, lori_error *err);
+lori_status job_generate_many(lori_session *session,
+                              const lori_generate_options *options, int64_t n,
+                              const lori_stream *stream, const lori_ui *ui,
+                              lori_report **reports, lori_error *err);
+lori_status job_count_tokens(lori_session *session,
+                             const lori_generate_options *options, int64_t *out,
+                             lori_error *err);
 lori_status job_score(lori_session *session, const lori_score_options *options,
                       const lori_ui *ui, lori_report **out, lori_error *err);
 

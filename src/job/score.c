@@ -31,15 +31,15 @@ static lori_status text_or_ids(const lori_session *s,
 }
 
 /* The `top` largest of the last position's logits, and their log-sum-exp. */
-static lori_status top_tokens(const lori_session *s, const text_ids *ids,
-                              int64_t top, json_t *facts, base_str *text,
-                              lori_error *err)
+static lori_status top_tokens(const lori_session *s, const model_adapter *ad,
+                              const text_ids *ids, int64_t top, json_t *facts,
+                              base_str *text, lori_error *err)
 {
     int64_t vocab = model_get_config(s->model)->vocab;
     model_limits limits = {.tokens = (int64_t)ids->n,
                            .seqs = 1,
                            .rows = 1,
-                           .rank = session_rank(s)};
+                           .rank = model_adapter_rank(ad)};
     int32_t cu[2] = {0, (int32_t)ids->n}, row = (int32_t)ids->n - 1;
     model_batch batch = {.n_tokens = (int64_t)ids->n,
                          .n_seqs = 1,
@@ -53,7 +53,7 @@ static lori_status top_tokens(const lori_session *s, const text_ids *ids,
         return base_no_memory(err, (size_t)vocab * sizeof *logits);
     lori_status st = model_run_new(s->model, &limits, &run, err);
     if (!st)
-        st = model_logits(run, &batch, s->adapter, logits, err);
+        st = model_logits(run, &batch, ad, logits, err);
     model_run_free(run);
     double max = -(double)INFINITY, sum = 0;
     for (int64_t i = 0; !st && i < vocab; i++)
@@ -81,9 +81,9 @@ static lori_status top_tokens(const lori_session *s, const text_ids *ids,
     return st;
 }
 
-static lori_status score_text(lori_session *s, const lori_score_options *o,
-                              const lori_ui *ui, lori_report **out,
-                              lori_error *err)
+static lori_status score_text(const lori_session *s, const session_adapter *ad,
+                              const lori_score_options *o, const lori_ui *ui,
+                              lori_report **out, lori_error *err)
 {
     text_ids ids = {0};
     double *nll = NULL, sum = 0;
@@ -93,9 +93,9 @@ static lori_status score_text(lori_session *s, const lori_score_options *o,
     int64_t n = st ? 0 : (int64_t)ids.n - 1;
     if (!st && !(nll = base_alloc((size_t)n + 1, sizeof *nll)))
         st = base_no_memory(err, (size_t)n * sizeof *nll);
-    infer_score_item item = {ids.ids, n + 1, 1, nll};
+    infer_score_item item = {ids.ids, n + 1, 1, nll, ad->ma, ad->key};
     if (!st && n > 0)
-        st = infer_score(s->model, s->adapter, &item, 1, 0, ui, err);
+        st = infer_score(s->engine, &item, 1, ui, err);
     json_t *logprobs = json_array();
     for (int64_t i = 0; !st && i < n; i++) {
         const char *token = text_token(s->tok, ids.ids[i + 1]);
@@ -115,7 +115,7 @@ static lori_status score_text(lori_session *s, const lori_score_options *o,
             &text, "%lld tokens, nll %.6f, mean %.6f, perplexity %.4f\n",
             (long long)n, sum, sum / (double)n, exp(sum / (double)n));
     if (!st && o->top > 0)
-        st = top_tokens(s, &ids, o->top, facts, &text, err);
+        st = top_tokens(s, ad->ma, &ids, o->top, facts, &text, err);
     text_ids_free(&ids);
     free(nll);
     if (!st)
@@ -202,6 +202,7 @@ static bool same_trimmed(const char *x, size_t n, const char *y, size_t m)
 }
 
 static lori_status prepare_answers(const lori_session *s,
+                                   const session_adapter *ad,
                                    const lori_score_options *o,
                                    const train_data_options *data, answers *a,
                                    lori_error *err)
@@ -221,7 +222,11 @@ static lori_status prepare_answers(const lori_session *s,
         r->prompt = a->prompts[i].ids;
         r->n_prompt = (int64_t)a->prompts[i].n;
         r->max_new_tokens = o->max_new_tokens ? o->max_new_tokens : 128;
-        r->stops = text_stops(s->tok, &r->n_stops);
+        size_t n_stops = 0;
+        r->stops = text_stops(s->tok, &n_stops);
+        r->n_stops = (int64_t)n_stops;
+        r->adapter = ad->ma;
+        r->adapter_key = ad->key;
     }
     return LORI_OK;
 }
@@ -257,7 +262,7 @@ static lori_status judge(const lori_session *s, const answers *a,
     return st;
 }
 
-static lori_status exact_match(const lori_session *s,
+static lori_status exact_match(const lori_session *s, const session_adapter *ad,
                                const lori_score_options *o,
                                const train_data_options *data,
                                const lori_ui *ui, json_t *facts, base_str *text,
@@ -266,11 +271,10 @@ static lori_status exact_match(const lori_session *s,
     answers a = {0};
     base_str lines = {0};
     int64_t matches = 0;
-    lori_status st = prepare_answers(s, o, data, &a, err);
+    lori_status st = prepare_answers(s, ad, o, data, &a, err);
     infer_hooks hooks = {.ui = ui};
     if (!st)
-        st = infer_generate(s->model, s->adapter, a.requests, a.n, 0, &hooks,
-                            a.results, err);
+        st = infer_run(s->engine, a.requests, a.n, &hooks, a.results, err);
     if (!st)
         st = judge(s, &a, &matches, &lines, err);
     if (!st && o->output)
@@ -288,9 +292,9 @@ static lori_status exact_match(const lori_session *s,
     return st;
 }
 
-static lori_status score_data(lori_session *s, const lori_score_options *o,
-                              const lori_ui *ui, lori_report **out,
-                              lori_error *err)
+static lori_status score_data(const lori_session *s, const session_adapter *ad,
+                              const lori_score_options *o, const lori_ui *ui,
+                              lori_report **out, lori_error *err)
 {
     train_data_options data = {.prompt_template = o->prompt_template,
                                .max_seq_length =
@@ -306,7 +310,7 @@ static lori_status score_data(lori_session *s, const lori_score_options *o,
         st = train_data_load(o->data, s->tok, &data,
                              model_get_config(s->model)->vocab, ui, &rows, err);
     if (!st)
-        st = train_evaluate(s->model, s->adapter, rows, 8, ui, &mean, err);
+        st = train_evaluate(s->model, ad->ma, rows, 8, ui, &mean, err);
     if (!st) {
         json_object_set_new(facts, "data", json_string(o->data));
         json_object_set_new(facts, "rows", json_integer(rows->n_rows));
@@ -319,7 +323,7 @@ static lori_status score_data(lori_session *s, const lori_score_options *o,
                         o->data, (long long)rows->n_rows,
                         (long long)rows->n_targets, mean, exp(mean));
         if (o->exact_match)
-            st = exact_match(s, o, &data, ui, facts, &text, err);
+            st = exact_match(s, ad, o, &data, ui, facts, &text, err);
     }
     train_data_free(rows);
     columns_free(&data.columns);
@@ -341,6 +345,8 @@ lori_status job_score(lori_session *s, const lori_score_options *o,
     if (!o->data && (o->exact_match || o->output))
         return base_fail(err, LORI_INVALID,
                          "exact match and output need a data file");
-    return o->data ? score_data(s, o, ui, out, err)
-                   : score_text(s, o, ui, out, err);
+    session_adapter ad;
+    BASE_TRY(session_find_adapter(s, o->adapter, &ad, err));
+    return o->data ? score_data(s, &ad, o, ui, out, err)
+                   : score_text(s, &ad, o, ui, out, err);
 }

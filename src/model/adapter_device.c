@@ -197,3 +197,11 @@ void model_adapter_free(model_adapter *ma)
     free(ma->sites);
     free(ma);
 }
+
+int64_t model_adapter_rank(const model_adapter *ma)
+{
+    int64_t rank = 0;
+    for (int64_t i = 0; ma && i < ma->n_sites; i++)
+        rank = ma->sites[i].rank > rank ? ma->sites[i].rank : rank;
+    return rank;
+}

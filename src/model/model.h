@@ -88,6 +88,8 @@ typedef struct model_adapter {
 lori_status model_adapter_new(model *m, const adapter *ad, model_adapter **out,
                               lori_error *err);
 void model_adapter_free(model_adapter *ma);
+/* The largest rank of its sites; 0 for NULL. */
+int64_t model_adapter_rank(const model_adapter *ma);
 
 /* ---- passes --------------------------------------------------------- */
 

@@ -6,9 +6,12 @@
 
 #include <lori.h>
 
-static void count(void *context, const char *bytes, int64_t n)
+static void count(void *context, int64_t request, int64_t reply,
+                  const char *bytes, int64_t n)
 {
     (void)bytes;
+    (void)request;
+    (void)reply;
     *(int64_t *)context += n;
 }
 
@@ -18,14 +21,14 @@ int main(int argc, char **argv)
     lori_session *session = NULL;
     lori_report *report = NULL;
     int64_t streamed = 0;
-    lori_ui ui = {.context = &streamed, .text = count};
+    lori_stream stream = {.context = &streamed, .text = count};
     if (argc < 3)
         return 2;
     lori_session_options open = {.model = argv[1], .adapter = argv[2]};
     lori_generate_options ask = {
         .prompt = "say 5", .max_new_tokens = 6, .ignore_eos = 1};
     if (lori_session_open(&open, NULL, &session, &err) ||
-        lori_generate(session, &ask, &ui, &report, &err)) {
+        lori_generate(session, &ask, &stream, NULL, &report, &err)) {
         fprintf(stderr, "lori: %s\n", err.message);
         return 1;
     }

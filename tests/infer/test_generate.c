@@ -31,17 +31,51 @@ static void make_load(load *l, int64_t vocab, bool sample)
                                         .max_new_tokens = news[i]};
         if (sample)
             l->request[i].sampling =
-                (infer_sampling){true, 0.9, 40, 0.95, 100 + (uint64_t)i};
+                (infer_sampling){.sample = true,
+                                 .temperature = 0.9,
+                                 .top_k = 40,
+                                 .top_p = 0.95,
+                                 .seed = 100 + (uint64_t)i};
     }
+}
+
+/* With an engine of its own. */
+static lori_status go(tiny *t, const infer_request *q, int64_t n,
+                      int64_t max_batch, const infer_hooks *hooks,
+                      infer_result *results, lori_error *err)
+{
+    infer_limits limits = {.max_batch = max_batch};
+    infer_engine *e = NULL;
+    cr_assert_eq(infer_engine_new(t->m, &limits, &e, err), LORI_OK);
+    lori_status st = infer_run(e, q, n, hooks, results, err);
+    infer_engine_free(e);
+    return st;
+}
+
+static lori_status score(tiny *t, infer_score_item *items, int64_t n,
+                         int64_t step_tokens, const lori_ui *ui,
+                         lori_error *err)
+{
+    infer_limits limits = {.step_tokens = step_tokens};
+    infer_engine *e = NULL;
+    cr_assert_eq(infer_engine_new(t->m, &limits, &e, err), LORI_OK);
+    lori_status st = infer_score(e, items, n, ui, err);
+    infer_engine_free(e);
+    return st;
 }
 
 static void run(tiny *t, const infer_request *q, int64_t n, int64_t max_batch,
                 infer_result *results)
 {
     lori_error err = {0};
-    cr_assert_eq(
-        infer_generate(t->m, t->ma, q, n, max_batch, NULL, results, &err),
-        LORI_OK, "%s", err.message);
+    infer_request with[MANY];
+    for (int64_t i = 0; i < n; i++) {
+        with[i] = q[i];
+        with[i].adapter = t->ma;
+        with[i].adapter_key = t->ma != NULL;
+    }
+    cr_assert_eq(go(t, with, n, max_batch, NULL, results, &err), LORI_OK, "%s",
+                 err.message);
 }
 
 static void same_results(const infer_result *x, const infer_result *y)
@@ -140,8 +174,8 @@ Test(generate, cache_equals_recomputation)
     cr_assert_gt(changes, 2); /* not one token repeated, which proves little */
     /* The infer_score of the same text gives the same numbers. */
     double nll[N];
-    infer_score_item item = {ids, T, P, nll};
-    cr_assert_eq(infer_score(t.m, t.ma, &item, 1, 0, NULL, NULL), LORI_OK);
+    infer_score_item item = {ids, T, P, nll, t.ma, 1};
+    cr_assert_eq(score(&t, &item, 1, 0, NULL, NULL), LORI_OK);
     for (int i = 0; i < N; i++)
         cr_assert_float_eq(nll[i], -r.logprob[i], 2e-6);
     free(logits);
@@ -165,7 +199,11 @@ Test(generate, stops)
     infer_request q = {.prompt = prompt,
                        .n_prompt = 3,
                        .max_new_tokens = 40,
-                       .sampling = {true, 1.5, 0, 1, 3}};
+                       .sampling = {.sample = true,
+                                    .temperature = 1.5,
+                                    .top_k = 0,
+                                    .top_p = 1,
+                                    .seed = 3}};
     infer_result full, cut;
     run(&t, &q, 1, 0, &full);
     cr_assert_eq(full.n, 40);
@@ -200,7 +238,11 @@ Test(generate, seeds)
         q[i] = (infer_request){.prompt = prompt,
                                .n_prompt = 3,
                                .max_new_tokens = 20,
-                               .sampling = {true, 2, 0, 1, i == 2 ? 1 : 2}};
+                               .sampling = {.sample = true,
+                                            .temperature = 2,
+                                            .top_k = 0,
+                                            .top_p = 1,
+                                            .seed = i == 2 ? 1 : 2}};
     infer_result r[3];
     run(&t, q, 3, 0, r);
     cr_assert_arr_eq(r[0].ids, r[1].ids, 80); /* by seed, not by place */
@@ -214,13 +256,14 @@ typedef struct watch {
     int64_t cancel, calls, stop_after;
 } watch;
 
-static int on_token(void *context, int64_t request, int32_t id)
+static infer_next on_token(void *context, int64_t request, int32_t id)
 {
     watch *w = context;
     cr_assert_geq(id, 0);
     w->seen[request]++;
     w->calls++;
-    return request == w->cancel && w->seen[request] == 3;
+    return request == w->cancel && w->seen[request] == 3 ? INFER_END_CANCEL
+                                                         : INFER_GO_ON;
 }
 
 static int on_interrupt(void *context)
@@ -239,10 +282,10 @@ Test(generate, cancel_and_interrupt)
             .prompt = prompt, .n_prompt = 1 + i % 3, .max_new_tokens = 10};
     watch w = {.cancel = 1};
     lori_ui ui = {.context = &w, .interrupted = on_interrupt};
-    infer_hooks hooks = {&w, on_token, &ui};
+    infer_hooks hooks = {.context = &w, .token = on_token, .ui = &ui};
     infer_result r[4], plain[4];
     run(&t, q, 4, 2, plain);
-    cr_assert_eq(infer_generate(t.m, NULL, q, 4, 2, &hooks, r, NULL), LORI_OK);
+    cr_assert_eq(go(&t, q, 4, 2, &hooks, r, NULL), LORI_OK);
     for (int i = 0; i < 4; i++) {
         cr_assert_eq(r[i].n, i == 1 ? 3 : 10);
         cr_assert_eq(r[i].finish, i == 1 ? INFER_CANCELLED : INFER_LENGTH);
@@ -253,8 +296,7 @@ Test(generate, cancel_and_interrupt)
     /* Interrupted: what was made is kept, what was not begun is empty. */
     w = (watch){.cancel = -1, .stop_after = 14};
     lori_error err = {0};
-    cr_assert_eq(infer_generate(t.m, NULL, q, 4, 2, &hooks, r, &err),
-                 LORI_INTERRUPTED);
+    cr_assert_eq(go(&t, q, 4, 2, &hooks, r, &err), LORI_INTERRUPTED);
     int64_t made = 0;
     for (int i = 0; i < 4; i++) {
         made += r[i].n;
@@ -292,17 +334,16 @@ Test(generate, refusals)
         infer_request q[2] = {good, good};
         q[1].n_prompt = rows[i].n_prompt;
         q[1].max_new_tokens = rows[i].max_new;
-        cr_assert_eq(infer_generate(t.m, NULL, q, 2, 0, NULL, r, &err),
-                     LORI_INVALID);
+        cr_assert_eq(go(&t, q, 2, 0, NULL, r, &err), LORI_INVALID);
         cr_assert_not_null(strstr(err.message, rows[i].part), "%s",
                            err.message);
         cr_assert_not_null(strstr(err.message, "request 1"), "%s", err.message);
         cr_assert(!r[0].ids && !r[1].ids && r[0].n == 0);
     }
     infer_request q = good;
-    q.sampling = (infer_sampling){true, 0, 0, 1, 0};
-    cr_assert_eq(infer_generate(t.m, NULL, &q, 1, 0, NULL, r, &err),
-                 LORI_INVALID);
+    q.sampling = (infer_sampling){
+        .sample = true, .temperature = 0, .top_k = 0, .top_p = 1, .seed = 0};
+    cr_assert_eq(go(&t, &q, 1, 0, NULL, r, &err), LORI_INVALID);
     cr_assert_not_null(strstr(err.message, "request 0: temperature"));
     /* Exactly all positions are allowed, and none at all. */
     q = good;
@@ -315,8 +356,7 @@ Test(generate, refusals)
     run(&t, two, 2, 1, r);
     cr_assert(r[0].n == 0 && r[0].finish == INFER_LENGTH && r[1].n == 2);
     infer_results_free(r, 2);
-    cr_assert_eq(infer_generate(t.m, NULL, NULL, 0, 0, NULL, NULL, &err),
-                 LORI_OK);
+    cr_assert_eq(go(&t, NULL, 0, 0, NULL, NULL, &err), LORI_OK);
     tiny_close(&t);
 }
 
@@ -339,17 +379,16 @@ Test(score, packed_equals_alone_and_logits)
         for (int k = 0; k < lengths[i]; k++)
             ids[i][k] = (int32_t)base_rng_below(&rng, V);
         for (int b = 0; b < 4; b++)
-            items[b][i] =
-                (infer_score_item){ids[i], lengths[i], firsts[i], nll[b][i]};
+            items[b][i] = (infer_score_item){ids[i],    lengths[i], firsts[i],
+                                             nll[b][i], t.ma,       1};
     }
     lori_error err = {0};
     const int64_t tokens[] = {0, 50, 1};
     for (int b = 0; b < 3; b++)
-        cr_assert_eq(infer_score(t.m, t.ma, items[b], N, tokens[b], NULL, &err),
-                     LORI_OK, "%s", err.message);
+        cr_assert_eq(score(&t, items[b], N, tokens[b], NULL, &err), LORI_OK,
+                     "%s", err.message);
     for (int i = 0; i < N; i++)
-        cr_assert_eq(infer_score(t.m, t.ma, &items[3][i], 1, 0, NULL, &err),
-                     LORI_OK);
+        cr_assert_eq(score(&t, &items[3][i], 1, 0, NULL, &err), LORI_OK);
     for (int i = 0; i < N; i++)
         for (int k = 0; k < lengths[i] - firsts[i]; k++) {
             cr_assert_gt(nll[3][i][k], 0);
@@ -395,22 +434,22 @@ Test(score, refusals)
                 {514, 1, "max_position_embeddings 512"}};
     lori_error err = {0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        infer_score_item items[] = {{ids, 3, 1, nll},
-                                    {ids, rows[i].n, rows[i].first, nll}};
-        cr_assert_eq(infer_score(t.m, NULL, items, 2, 0, NULL, &err),
-                     LORI_INVALID);
+        infer_score_item items[] = {
+            {ids, 3, 1, nll, NULL, 0},
+            {ids, rows[i].n, rows[i].first, nll, NULL, 0}};
+        cr_assert_eq(score(&t, items, 2, 0, NULL, &err), LORI_INVALID);
         cr_assert_not_null(strstr(err.message, rows[i].part), "%s",
                            err.message);
     }
-    infer_score_item item = {ids, 513, 1, nll}; /* the last is not fed */
-    cr_assert_eq(infer_score(t.m, NULL, &item, 1, 0, NULL, &err), LORI_OK);
+    infer_score_item item = {ids, 513,  1,
+                             nll, NULL, 0}; /* the last is not fed */
+    cr_assert_eq(score(&t, &item, 1, 0, NULL, &err), LORI_OK);
     ids[2] = -1;
-    cr_assert_eq(infer_score(t.m, NULL, &item, 1, 0, NULL, &err), LORI_INVALID);
+    cr_assert_eq(score(&t, &item, 1, 0, NULL, &err), LORI_INVALID);
     cr_assert_not_null(strstr(err.message, "id -1"));
     ids[2] = 3;
     lori_ui ui = {.interrupted = stop_now};
-    cr_assert_eq(infer_score(t.m, NULL, &item, 1, 0, &ui, &err),
-                 LORI_INTERRUPTED);
-    cr_assert_eq(infer_score(t.m, NULL, NULL, 0, 0, NULL, &err), LORI_OK);
+    cr_assert_eq(score(&t, &item, 1, 0, &ui, &err), LORI_INTERRUPTED);
+    cr_assert_eq(score(&t, NULL, 0, 0, NULL, &err), LORI_OK);
     tiny_close(&t);
 }

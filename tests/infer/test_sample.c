@@ -78,8 +78,11 @@ Test(sample, filters_keep_exact_sets)
         {1e-3, 0, 0.999, 1U << 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        infer_sampling s = {true, rows[i].temperature, rows[i].top_k,
-                            rows[i].top_p, 0};
+        infer_sampling s = {.sample = true,
+                            .temperature = rows[i].temperature,
+                            .top_k = rows[i].top_k,
+                            .top_p = rows[i].top_p,
+                            .seed = 0};
         unsigned got = survivors(&s);
         cr_assert_eq(got, rows[i].want, "row %zu: %02x, expected %02x", i, got,
                      rows[i].want);
@@ -107,7 +110,11 @@ Test(sample, large_vocabulary_equals_plain_sort)
     qsort(sorted, N, sizeof *sorted, ascending);
     const int64_t ks[] = {1, 17, 1000, 4999};
     for (int i = 0; i < 4; i++) {
-        infer_sampling s = {true, 1, ks[i], 1, 0};
+        infer_sampling s = {.sample = true,
+                            .temperature = 1,
+                            .top_k = ks[i],
+                            .top_p = 1,
+                            .seed = 0};
         int64_t n = infer_filter(x, N, &s, c);
         cr_assert_eq(n, ks[i]);
         for (int64_t k = 0; k < n; k++)
@@ -127,7 +134,11 @@ Test(sample, large_vocabulary_equals_plain_sort)
             cum = next;
             cut++;
         }
-        infer_sampling s = {true, 1, 0, ps[i], 0};
+        infer_sampling s = {.sample = true,
+                            .temperature = 1,
+                            .top_k = 0,
+                            .top_p = ps[i],
+                            .seed = 0};
         cr_assert_eq(infer_filter(x, N, &s, c), N - cut, "top_p %g", ps[i]);
     }
     free(x);
@@ -164,12 +175,18 @@ static double chi_square(const infer_sampling *s, const double *want)
 
 Test(sample, draws_follow_the_distribution)
 {
-    infer_sampling all = {true, 1, 0, 1, 12};
+    infer_sampling all = {
+        .sample = true, .temperature = 1, .top_k = 0, .top_p = 1, .seed = 12};
     cr_assert_lt(chi_square(&all, probs), 24.32);
-    infer_sampling four = {true, 1, 0, 0.75, 13};
+    infer_sampling four = {.sample = true,
+                           .temperature = 1,
+                           .top_k = 0,
+                           .top_p = 0.75,
+                           .seed = 13};
     double want[V] = {0.30 / 0.8, 0, 0.25 / 0.8, 0, 0.15 / 0.8, 0, 0.1 / 0.8};
     cr_assert_lt(chi_square(&four, want), 16.27);
-    infer_sampling hot = {true, 2, 0, 1, 14};
+    infer_sampling hot = {
+        .sample = true, .temperature = 2, .top_k = 0, .top_p = 1, .seed = 14};
     double sum = 0;
     for (int i = 0; i < V; i++)
         sum += sqrt(probs[i]);
@@ -187,7 +204,11 @@ Test(sample, one_number_a_draw)
     base_rng a, b;
     base_rng_start(&a, 9, 1);
     base_rng_start(&b, 9, 1);
-    infer_sampling s = {true, 0.7, 3, 0.9, 0};
+    infer_sampling s = {.sample = true,
+                        .temperature = 0.7,
+                        .top_k = 3,
+                        .top_p = 0.9,
+                        .seed = 0};
     for (int i = 0; i < 20; i++) {
         infer_sample(x, V, &s, &a, scratch);
         base_rng_uniform(&b);
@@ -215,14 +236,38 @@ Test(sample, checks)
         infer_sampling s;
         const char *part;
     } rows[] = {
-        {{true, 0, 0, 1, 0}, "temperature"},
-        {{true, -1, 0, 1, 0}, "temperature"},
-        {{true, 1, -1, 1, 0}, "top_k"},
-        {{true, 1, 0, 0, 0}, "top_p"},
-        {{true, 1, 0, 1.01, 0}, "top_p"},
-        {{true, 1, 0, (double)NAN, 0}, "top_p"},
-        {{true, (double)NAN, 0, 1, 0}, "temperature"},
-        {{true, (double)INFINITY, 0, 1, 0}, "temperature"},
+        {{.sample = true, .temperature = 0, .top_k = 0, .top_p = 1, .seed = 0},
+         "temperature"},
+        {{.sample = true, .temperature = -1, .top_k = 0, .top_p = 1, .seed = 0},
+         "temperature"},
+        {{.sample = true, .temperature = 1, .top_k = -1, .top_p = 1, .seed = 0},
+         "top_k"},
+        {{.sample = true, .temperature = 1, .top_k = 0, .top_p = 0, .seed = 0},
+         "top_p"},
+        {{.sample = true,
+          .temperature = 1,
+          .top_k = 0,
+          .top_p = 1.01,
+          .seed = 0},
+         "top_p"},
+        {{.sample = true,
+          .temperature = 1,
+          .top_k = 0,
+          .top_p = (double)NAN,
+          .seed = 0},
+         "top_p"},
+        {{.sample = true,
+          .temperature = (double)NAN,
+          .top_k = 0,
+          .top_p = 1,
+          .seed = 0},
+         "temperature"},
+        {{.sample = true,
+          .temperature = (double)INFINITY,
+          .top_k = 0,
+          .top_p = 1,
+          .seed = 0},
+         "temperature"},
     };
     lori_error err = {0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -230,7 +275,16 @@ Test(sample, checks)
         cr_assert_not_null(strstr(err.message, rows[i].part), "%s",
                            err.message);
     }
-    infer_sampling greedy = {false, -1, -1, 9, 0}, fine = {true, .1, 5, .5, 1};
+    infer_sampling greedy = {.sample = false,
+                             .temperature = -1,
+                             .top_k = -1,
+                             .top_p = 9,
+                             .seed = 0},
+                   fine = {.sample = true,
+                           .temperature = .1,
+                           .top_k = 5,
+                           .top_p = .5,
+                           .seed = 1};
     cr_assert_eq(infer_sampling_check(&greedy, &err), LORI_OK);
     cr_assert_eq(infer_sampling_check(&fine, &err), LORI_OK);
 }
