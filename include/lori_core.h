@@ -44,6 +44,7 @@ typedef struct lori_progress {
     int64_t done;       /* units finished */
     int64_t total;      /* 0: unknown */
     const char *detail; /* "loss 1.234  812 tok/s", or "" */
+    int bytes;          /* the units are bytes */
 } lori_progress;
 
 typedef enum lori_log_level {

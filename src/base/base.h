@@ -228,6 +228,10 @@ void base_log(const lori_ui *ui, lori_log_level level, const char *fmt, ...)
 void base_progress(const lori_ui *ui, const char *what, int64_t done,
                    int64_t total, const char *detail_fmt, ...)
     BASE_PRINTF(5, 6);
+/* The same, when `done` and `total` are bytes. */
+void base_progress_bytes(const lori_ui *ui, const char *what, int64_t done,
+                         int64_t total, const char *detail_fmt, ...)
+    BASE_PRINTF(5, 6);
 bool base_interrupted(const lori_ui *ui);
 
 #endif

@@ -59,22 +59,37 @@ void base_log(const lori_ui *ui, lori_log_level level, const char *fmt, ...)
     base_str_free(&line);
 }
 
-void base_progress(const lori_ui *ui, const char *what, int64_t done,
-                   int64_t total, const char *detail_fmt, ...)
+static BASE_PRINTF(2, 0) void report(const lori_ui *ui, const char *detail_fmt,
+                                     va_list ap, lori_progress progress)
 {
     if (!ui || !ui->progress)
         return;
     char detail[512] = "";
-    if (detail_fmt) {
-        va_list ap;
-        va_start(ap, detail_fmt);
-        if (vsnprintf(detail, sizeof detail, detail_fmt, ap) < 0)
-            detail[0] = '\0';
-        va_end(ap);
-    }
-    lori_progress progress = {
-        .what = what, .done = done, .total = total, .detail = detail};
+    if (detail_fmt && vsnprintf(detail, sizeof detail, detail_fmt, ap) < 0)
+        detail[0] = '\0';
+    progress.detail = detail;
     ui->progress(ui->context, &progress);
+}
+
+void base_progress(const lori_ui *ui, const char *what, int64_t done,
+                   int64_t total, const char *detail_fmt, ...)
+{
+    va_list ap;
+    va_start(ap, detail_fmt);
+    report(ui, detail_fmt, ap,
+           (lori_progress){.what = what, .done = done, .total = total});
+    va_end(ap);
+}
+
+void base_progress_bytes(const lori_ui *ui, const char *what, int64_t done,
+                         int64_t total, const char *detail_fmt, ...)
+{
+    va_list ap;
+    va_start(ap, detail_fmt);
+    report(ui, detail_fmt, ap,
+           (lori_progress){
+               .what = what, .done = done, .total = total, .bytes = 1});
+    va_end(ap);
 }
 
 bool base_interrupted(const lori_ui *ui)

@@ -125,9 +125,22 @@ static int terminal_width(void)
                                                                       : 80;
 }
 
+static void units_text(int64_t n, bool bytes, char buf[32])
+{
+    static const char *const scale[] = {"B", "KB", "MB", "GB", "TB"};
+    size_t i = 0;
+    double x = (double)n;
+    for (; bytes && x >= 1000 && i < 4; i++)
+        x /= 1000;
+    if (i > 0)
+        snprintf(buf, 32, "%.1f %s", x, scale[i]);
+    else
+        snprintf(buf, 32, "%lld", (long long)n);
+}
+
 static void draw(const bar *b, const lori_progress *p, double now)
 {
-    char passed[32], left[32] = "?", cells[21], line[512];
+    char passed[32], left[32] = "?", cells[21], line[512], done[32], total[32];
     int full = p->total > 0 ? (int)(20 * p->done / p->total) : 0;
     for (int i = 0; i < 20; i++)
         cells[i] = i < full ? '#' : '.';
@@ -137,9 +150,11 @@ static void draw(const bar *b, const lori_progress *p, double now)
         clock_text((now - b->start_s) * (double)(p->total - p->done) /
                        (double)(p->done - b->first),
                    left);
-    int n = snprintf(line, sizeof line, "%s [%s] %lld/%lld %s<%s %s", p->what,
-                     cells, (long long)p->done, (long long)p->total, passed,
-                     left, p->detail ? p->detail : "");
+    units_text(p->done, p->bytes, done);
+    units_text(p->total, p->bytes, total);
+    int n =
+        snprintf(line, sizeof line, "%s [%s] %s/%s %s<%s %s", p->what, cells,
+                 done, total, passed, left, p->detail ? p->detail : "");
     int width = terminal_width() - 1;
     if (n > width)
         line[width] = 0;
@@ -170,8 +185,11 @@ static void on_progress(void *context, const lori_progress *p)
             cli_ui_end();
         return;
     }
-    fprintf(stderr, "%s %lld/%lld %s\n", p->what, (long long)p->done,
-            (long long)p->total, p->detail ? p->detail : "");
+    char done[32], total[32];
+    units_text(p->done, p->bytes, done);
+    units_text(p->total, p->bytes, total);
+    fprintf(stderr, "%s %s/%s %s\n", p->what, done, total,
+            p->detail ? p->detail : "");
 }
 
 static void on_log(void *context, lori_log_level level, const char *line)
