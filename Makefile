@@ -14,17 +14,18 @@ Q := $(if $(filter 1,$(V)),,@)
 # Tests may run several at a time: threads that wait should not spin.
 export GOMP_SPINCOUNT ?= 1000
 
-ROOMS := base format text backend adapter model infer train job api
+ROOMS := base format hub text backend adapter model infer train job api
 # What a room's tests link: itself and everything below it.
 CLOSURE_base := base
 CLOSURE_format := format base
+CLOSURE_hub := hub format base
 CLOSURE_text := text format base
 CLOSURE_backend := backend base
 CLOSURE_adapter := adapter backend format base
 CLOSURE_model := model adapter backend format base
 CLOSURE_infer := infer model adapter backend text format base
 CLOSURE_train := train model adapter backend text format base
-CLOSURE_job := job train infer model adapter backend text format base
+CLOSURE_job := job train infer model adapter backend text hub format base
 CLOSURE_api := api $(CLOSURE_job)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
@@ -48,6 +49,10 @@ CFLAGS_ALL := -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -fPIC -fopenmp \
               -fvisibility=hidden -Iinclude -Isrc -MMD -MP $(CFLAGS)
 KERNEL := -O3 -ffp-contract=fast
 LIBS := -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lm
+# Optional: libcurl with OpenSSL, for `lori pull`.
+HAVE_CURL := $(shell printf '\043include <%s>\n' curl/curl.h openssl/evp.h | \
+                     $(CC) -E - >/dev/null 2>&1 && echo 1)
+LIBS += $(if $(HAVE_CURL),-lcurl -lcrypto)
 LDFLAGS_ALL := $(OPT) -fopenmp $(LDFLAGS)
 
 # ---- objects, by room -------------------------------------------------
@@ -61,7 +66,10 @@ ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 
 obj = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
 REF_TWICE := src/backend/ref/ref_ops.c src/backend/ref/ref_attn.c
-plain = $(filter-out $(REF_TWICE) $(wildcard src/backend/cpu/isa/*.c),$(1))
+# Downloads, or their absence.
+WITH_CURL := src/hub/hub_http.c src/hub/hub_blob.c src/hub/hub_pull.c
+NOT_BUILT := $(if $(HAVE_CURL),src/hub/hub_pull_none.c,$(WITH_CURL))
+plain = $(filter-out $(REF_TWICE) $(NOT_BUILT) $(wildcard src/backend/cpu/isa/*.c),$(1))
 sources = $(wildcard src/$(1)/*.c src/$(1)/*/*.c src/$(1)/*/*/*.c)
 OBJ_backend_extra := \
     $(foreach r,32 64,$(REF_TWICE:src/%.c=$(BUILD)/obj/%_f$(r).o)) \
@@ -159,9 +167,17 @@ $(BUILD)/embed: tests/cli/embed.c $(BUILD)/liblori.so
 	$(Q)$(CC) -std=c17 $(OPT) -Iinclude -o $@ $< -L$(BUILD) -llori \
 	    -Wl,-rpath,'$$ORIGIN/runtime'
 	@mkdir -p $(BUILD)/runtime && ln -sf ../liblori.so $(BUILD)/runtime/liblori.so.0
-test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
+$(BUILD)/hub_server: tests/cli/hub_server.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -pthread -o $@ $< -lcrypto
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull
 	@echo "== tests of the program"
 	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
+.PHONY: test-pull
+test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_server)
+	@echo "== tests of pull and of the hub's cache"
+	$(Q)$(if $(HAVE_CURL),tests/cli/run_pull.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/hub_server,\
+	    echo "SKIP: this build has no libcurl")
 
 layers: ## who includes whom, file sizes, unique names
 	$(Q)tools/check_layers.sh

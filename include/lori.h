@@ -23,7 +23,11 @@
  * Two handles may be used from two threads at once, one handle from one.
  * `ui` (may be NULL) receives progress and log lines and can stop long work.
  * Files are Hugging Face's own: model folders (config.json, *.safetensors,
- * tokenizer.json) and PEFT adapter folders. */
+ * tokenizer.json) and PEFT adapter folders. Where a folder of a model or
+ * adapter is named, "org/name" or "org/name@revision" may stand, too: if no
+ * such folder exists, the snapshot in `hub_cache`, a cache folder of Hugging
+ * Face ("~/.cache/huggingface/hub" spelled out; NULL: none), is taken. Only
+ * lori_pull downloads. */
 #ifndef LORI_H
 #define LORI_H
 
@@ -69,11 +73,34 @@ typedef struct lori_inspect_options {
     const char *mask;
     int64_t lora_rank; /* 0: 32 */
     double sparsity;   /* 0: 0.9 */
+    const char *hub_cache;
 } lori_inspect_options;
 LORI_API lori_status lori_inspect(const lori_inspect_options *options,
                                   lori_report **out, lori_error *err);
 /* Version, processor, instruction sets, libraries, memory. */
 LORI_API lori_status lori_env(lori_report **out, lori_error *err);
+
+/* ---- models of the hub ---------------------------------------------- */
+
+/* Downloads a model or adapter into `hub_cache`, laid out as huggingface_hub
+ * does, so that either program finds it. Every file is verified by its hash. A
+ * pull that was stopped or failed is continued by the next one. */
+typedef struct lori_pull_options {
+    const char *name;     /* "org/name" or "org/name@revision" */
+    const char *revision; /* branch, tag, commit; NULL: of the name, or main */
+    const char *hub_cache;
+    const char *endpoint; /* NULL: "https://huggingface.co" */
+    const char *token;    /* NULL: none; goes to the endpoint's host only */
+    /* Patterns of file names ("*.gguf"). Without `include`: what is needed to
+     * run (safetensors, JSON, tokenizer, chat templates). */
+    const char *const *include;
+    int64_t n_include;
+    const char *const *exclude;
+    int64_t n_exclude;
+} lori_pull_options;
+LORI_API lori_status lori_pull(const lori_pull_options *options,
+                               const lori_ui *ui, lori_report **out,
+                               lori_error *err);
 
 /* ---- making and changing model folders ------------------------------ */
 
@@ -105,6 +132,7 @@ typedef struct lori_merge_options {
     const char *output; /* folder to make */
     lori_dtype dtype;   /* of a merged model's weights */
     int replace;
+    const char *hub_cache;
 } lori_merge_options;
 LORI_API lori_status lori_merge(const lori_merge_options *options,
                                 const lori_ui *ui, lori_report **out,
@@ -119,6 +147,7 @@ typedef struct lori_train_options {
     const char *const *overrides;
     int64_t n_overrides;
     int dry_run; /* check everything and report the plan, train nothing */
+    const char *hub_cache;
 } lori_train_options;
 LORI_API lori_status lori_train(const lori_train_options *options,
                                 const lori_ui *ui, lori_report **out,
@@ -133,6 +162,7 @@ typedef struct lori_mask_options {
     const char *output;  /* folder to make */
     double sparsity;     /* 0: 0.9 */
     int replace;
+    const char *hub_cache;
 } lori_mask_options;
 LORI_API lori_status lori_mask(const lori_mask_options *options,
                                const lori_ui *ui, lori_report **out,
@@ -159,6 +189,7 @@ typedef struct lori_session_options {
     int64_t n_adapters;
     int64_t max_batch;   /* replies that grow together; 0: 16 */
     int64_t cache_bytes; /* most for keys and values; 0: 4 GiB */
+    const char *hub_cache; /* also for adapters added later */
 } lori_session_options;
 LORI_API lori_status lori_session_open(const lori_session_options *options,
                                        const lori_ui *ui, lori_session **out,

@@ -54,6 +54,12 @@ lori_status lori_env(lori_report **out, lori_error *err)
     return job_env(out, err);
 }
 
+lori_status lori_pull(const lori_pull_options *options, const lori_ui *ui,
+                      lori_report **out, lori_error *err)
+{
+    return job_pull(options, ui, out, err);
+}
+
 lori_status lori_import(const lori_import_options *options, const lori_ui *ui,
                         lori_report **out, lori_error *err)
 {

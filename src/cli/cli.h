@@ -75,12 +75,21 @@ typedef struct cli_adapters {
     lori_named_adapter *named;
     const char *chosen; /* --use NAME, else the first one's name or NULL */
 } cli_adapters;
-/* Fills options->adapter, ->adapters, ->n_adapters. -1 to go on, or an exit
- * code after a printed error. */
+/* Fills options->adapter, ->adapters, ->n_adapters and ->hub_cache. -1 to go
+ * on, or an exit code after a printed error. */
 int cli_adapters_open(cli_adapters *a, lori_session_options *options);
 void cli_adapters_free(cli_adapters *a);
 
+/* Hugging Face's places, from the environment (hub.c). NULL: none. */
+const char *cli_hub_cache(void);
+const char *cli_hub_endpoint(void);
+bool cli_hub_offline(void);
+/* From `file` if one is named, else as huggingface_hub finds it; *token is NULL
+ * when there is none. False, after an error was printed, for a bad `file`. */
+bool cli_hub_token(const char *file, const char **token);
+
 int cmd_import(int argc, char **argv);
+int cmd_pull(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_mask(int argc, char **argv);
 int cmd_merge(int argc, char **argv);

@@ -55,6 +55,7 @@ int cmd_mask(int argc, char **argv)
     o.replace = replace;
     lori_error err = {0};
     lori_report *report = NULL;
+    o.hub_cache = cli_hub_cache();
     lori_status st = lori_mask(&o, cli_ui(), &report, &err);
     return cli_finish(st, report, &err, json);
 }
@@ -90,6 +91,7 @@ static int run_merge(lori_merge_options *o, const cli_list *adapters,
         free(w);
         return EXIT_USAGE;
     }
+    o->hub_cache = cli_hub_cache();
     lori_status st = lori_merge(o, cli_ui(), &report, &err);
     free(w);
     return cli_finish(st, report, &err, json);
@@ -150,6 +152,7 @@ int cmd_inspect(int argc, char **argv)
         return code;
     lori_error err = {0};
     lori_report *report = NULL;
+    o.hub_cache = cli_hub_cache();
     lori_status st = lori_inspect(&o, &report, &err);
     return cli_finish(st, report, &err, json);
 }

@@ -45,6 +45,7 @@ int cli_adapters_open(cli_adapters *a, lori_session_options *options)
     if (!a->named)
         return EXIT_FAILED;
     options->adapters = a->named;
+    options->hub_cache = cli_hub_cache();
     for (int64_t i = 0; i < a->words.n; i++) {
         char *word = a->words.items[i], *eq = strchr(word, '=');
         char *slash = strchr(word, '/');

@@ -43,6 +43,7 @@ int cmd_train(int argc, char **argv)
                                 .dry_run = dry_run};
         lori_error err = {0};
         lori_report *report = NULL;
+        o.hub_cache = cli_hub_cache();
         lori_status st = lori_train(&o, cli_ui(), &report, &err);
         code = cli_finish(st, report, &err, json);
     }
@@ -104,6 +105,7 @@ int cmd_score(int argc, char **argv)
     o.ids = ids;
     o.exact_match = exact;
     open.n_threads = (int)threads;
+    open.hub_cache = cli_hub_cache();
     if (code < 0)
         code = run_score(&open, &o, json);
     free(ids);

@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *about;
 } commands[] = {
+    {"pull", cmd_pull, "download a model or adapter into Hugging Face's cache"},
     {"import", cmd_import, "make a Hugging Face model folder of a GGUF file"},
     {"train", cmd_train, "train an adapter: LoRI-D, LoRI-S or LoRA"},
     {"mask", cmd_mask, "extract the keep mask of a LoRI-D adapter"},

@@ -85,7 +85,11 @@ static lori_status inspect_base(const lori_inspect_options *o, json_t *facts,
                                 base_str *text, lori_error *err)
 {
     model_config c;
-    BASE_TRY(model_config_load(o->base, &c, err));
+    char *path = NULL;
+    BASE_TRY(hub_find(o->hub_cache, o->base, HUB_FACTS, &path, err));
+    lori_status st = model_config_load(path, &c, err);
+    free(path);
+    BASE_TRY(st);
     int64_t params = model_param_count(&c);
     int64_t rank = o->lora_rank ? o->lora_rank : 32;
     double sparsity = o->sparsity > 0 ? o->sparsity : 0.9;
@@ -179,11 +183,12 @@ static void origin_facts(const adapter_origin *origin, json_t *into,
     json_object_set_new(into, "a_version", json_integer(origin->version));
 }
 
-static lori_status inspect_adapter(const char *folder, json_t *facts,
+static lori_status inspect_adapter(const lori_inspect_options *o, json_t *facts,
                                    base_str *text, lori_error *err)
 {
+    const char *folder = o->adapter;
     adapter *ad = NULL;
-    BASE_TRY(adapter_read(folder, &ad, err));
+    BASE_TRY(job_read_adapter(o->hub_cache, folder, &ad, err));
     adapter_sums s = sum_adapter(ad);
     int64_t a = adapter_count_a(ad), b = adapter_count_b(ad);
     char x[32], y[32];
@@ -272,7 +277,7 @@ lori_status job_inspect(const lori_inspect_options *o, lori_report **out,
         st = inspect_base(o, facts, &text, err);
     if (!st && o->adapter) {
         base_str_puts(&text, text.len ? "\n" : "");
-        st = inspect_adapter(o->adapter, facts, &text, err);
+        st = inspect_adapter(o, facts, &text, err);
     }
     if (!st && o->mask) {
         base_str_puts(&text, text.len ? "\n" : "");
@@ -303,12 +308,15 @@ lori_status job_env(lori_report **out, lori_error *err)
     base_str_printf(&text, "machine  %s\n", machine.s ? machine.s : "unknown");
     base_str_printf(&text, "cpu      %s\n", be->detail);
     base_str_printf(&text, "threads  %d\n", be->n_threads);
+    const char *curl = hub_http_library();
+    base_str_printf(&text, "curl     %s\n",
+                    curl ? curl : "not in this build: no `lori pull`");
     base_str_puts(&text, "cuda     not in this build\n"
                          "mpi      not in this build\n");
     json_t *facts =
-        json_pack("{sssssssssi}", "version", LORI_VERSION, "compiler",
+        json_pack("{ss ss ss ss ss? si}", "version", LORI_VERSION, "compiler",
                   __VERSION__, "machine", machine.s ? machine.s : "", "backend",
-                  be->detail, "threads", be->n_threads);
+                  be->detail, "curl", curl, "threads", be->n_threads);
     backend_close(be);
     base_str_free(&machine);
     return report_new(facts, &text, out, err);

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "format/format.h"
+#include "hub/hub.h"
 #include "infer/infer.h"
 #include "job/job.h"
 #include "model/model.h"
@@ -18,6 +19,9 @@ lori_status report_new(json_t *facts, base_str *text, lori_report **out,
 
 /* Names "output", refuses an empty one. */
 lori_status job_need(const char *value, const char *what, lori_error *err);
+/* The adapter in the folder, or of the hub's cache, that `name` means. */
+lori_status job_read_adapter(const char *hub_cache, const char *name,
+                             adapter **out, lori_error *err);
 base_dtype job_dtype(lori_dtype dtype, base_dtype otherwise);
 
 /* A JSON file of a model folder. flags as format_json_write; config files of
@@ -37,8 +41,9 @@ lori_status import_tokenizer(const format_gguf *gguf, const char *folder,
 lori_status import_token_id(const format_gguf *gguf, const char *key,
                             int64_t vocab, int64_t *id, lori_error *err);
 
-/* Writes base + weighted adapters as a model folder (job_merge with `into`). */
-lori_status merge_into_base(const lori_merge_options *options,
+/* Writes base + weighted adapters as a model folder (job_merge with `into`,
+ * which was found at `base`). */
+lori_status merge_into_base(const lori_merge_options *options, const char *base,
                             adapter *const *adapters, const double *weights,
                             const lori_ui *ui, lori_report **out,
                             lori_error *err);

@@ -13,7 +13,7 @@ lori_status job_mask(const lori_mask_options *o, const lori_ui *ui,
                          "sparsity %g is not between 0 and 1", sparsity);
     adapter *ad = NULL;
     adapter_keep *keep = NULL;
-    BASE_TRY(adapter_read(o->adapter, &ad, err));
+    BASE_TRY(job_read_adapter(o->hub_cache, o->adapter, &ad, err));
     lori_status st = adapter_keep_topk(ad, sparsity, &keep, err);
     if (st)
         st = base_prefix(err, st, "%s", o->adapter);

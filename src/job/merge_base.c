@@ -281,7 +281,7 @@ static base_dtype store_dtype(const format_store *store)
     return first ? first->dtype : BASE_BF16;
 }
 
-lori_status merge_into_base(const lori_merge_options *o,
+lori_status merge_into_base(const lori_merge_options *o, const char *base,
                             adapter *const *adapters, const double *weights,
                             const lori_ui *ui, lori_report **out,
                             lori_error *err)
@@ -289,8 +289,8 @@ lori_status merge_into_base(const lori_merge_options *o,
     model_config config; /* refuses what we do not understand */
     format_store *store = NULL;
     base_outdir *dir = NULL;
-    BASE_TRY(model_config_load(o->into, &config, err));
-    BASE_TRY(format_store_open_folder(o->into, "model", &store, err));
+    BASE_TRY(model_config_load(base, &config, err));
+    BASE_TRY(format_store_open_folder(base, "model", &store, err));
     merger m = {store, adapters, weights, o->n_adapters, 0, 0, ui};
     base_dtype dtype = job_dtype(o->dtype, store_dtype(store));
     lori_status st = LORI_OK;
@@ -303,9 +303,9 @@ lori_status merge_into_base(const lori_merge_options *o,
         st = base_outdir_open(o->output, o->replace != 0, "config.json", &dir,
                               err);
     if (!st)
-        st = write_config(o->into, base_outdir_path(dir), dtype, err);
+        st = write_config(base, base_outdir_path(dir), dtype, err);
     if (!st)
-        st = copy_others(o->into, base_outdir_path(dir), err);
+        st = copy_others(base, base_outdir_path(dir), err);
     if (!st)
         st = write_weights(&m, base_outdir_path(dir), dtype, err);
     int64_t n = (int64_t)format_store_count(store);

@@ -72,12 +72,13 @@ lori_status job_merge(const lori_merge_options *o, const lori_ui *ui,
     size_t n = (size_t)o->n_adapters;
     adapter **ads = base_alloc(n, sizeof *ads);
     double *weights = base_alloc(n, sizeof *weights);
+    char *into = NULL;
     lori_status st = LORI_OK;
     if (!ads || !weights)
         st = base_no_memory(err, n * sizeof *ads);
     for (size_t i = 0; i < n && !st; i++) {
         weights[i] = o->weights ? o->weights[i] : 1;
-        st = adapter_read(o->adapters[i], &ads[i], err);
+        st = job_read_adapter(o->hub_cache, o->adapters[i], &ads[i], err);
         if (!st && ads[i]->n_extras)
             base_log(ui, LORI_LOG_INFO,
                      "%s also holds %lld embedding tensors of an enlarged "
@@ -86,12 +87,15 @@ lori_status job_merge(const lori_merge_options *o, const lori_ui *ui,
     }
     if (!st)
         warn_shared(ads, o, ui);
+    if (!st && o->into)
+        st = hub_find(o->hub_cache, o->into, HUB_WEIGHTS, &into, err);
     if (!st)
-        st = o->into ? merge_into_base(o, ads, weights, ui, out, err)
+        st = o->into ? merge_into_base(o, into, ads, weights, ui, out, err)
                      : merge_adapters(o, ads, weights, out, err);
     for (size_t i = 0; ads && i < n; i++)
         adapter_free(ads[i]);
     free(ads);
     free(weights);
+    free(into);
     return st;
 }

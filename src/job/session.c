@@ -31,7 +31,7 @@ static lori_status open_adapter(lori_session *s, const char *name,
         return base_no_memory(err, (n + 1) * sizeof *grown);
     s->adapters = grown;
     adapter *ad = NULL;
-    BASE_TRY(adapter_read(folder, &ad, err));
+    BASE_TRY(job_read_adapter(s->hub_cache, folder, &ad, err));
     session_adapter *a = &s->adapters[n];
     *a = (session_adapter){.name = base_strdup(name), .key = n + 1};
     lori_status st = a->name ? model_adapter_new(s->model, ad, &a->ma, err)
@@ -117,8 +117,9 @@ lori_status session_find_adapter(const lori_session *s, const char *name,
 
 /* ---- open, close ----------------------------------------------------- */
 
-static lori_status open_parts(lori_session *s, const lori_session_options *o,
-                              const lori_ui *ui, lori_error *err)
+static lori_status open_base(lori_session *s, const char *folder,
+                             const lori_session_options *o, const lori_ui *ui,
+                             lori_error *err)
 {
     backend_options open = {.name = "cpu",
                             .dtype = job_dtype(o->dtype, BASE_BF16),
@@ -126,10 +127,22 @@ static lori_status open_parts(lori_session *s, const lori_session_options *o,
     infer_limits limits = {.max_batch = o->max_batch,
                            .cache_bytes = o->cache_bytes};
     BASE_TRY(backend_open(&open, &s->be, err));
-    BASE_TRY(model_open(o->model, s->be, &s->model, err));
-    BASE_TRY(text_tokenizer_open(o->model, &s->tok, err));
-    BASE_TRY(session_defaults_load(o->model, &s->defaults, ui, err));
-    BASE_TRY(infer_engine_new(s->model, &limits, &s->engine, err));
+    BASE_TRY(model_open(folder, s->be, &s->model, err));
+    BASE_TRY(text_tokenizer_open(folder, &s->tok, err));
+    BASE_TRY(session_defaults_load(folder, &s->defaults, ui, err));
+    return infer_engine_new(s->model, &limits, &s->engine, err);
+}
+
+static lori_status open_parts(lori_session *s, const lori_session_options *o,
+                              const lori_ui *ui, lori_error *err)
+{
+    char *folder = NULL;
+    if (o->hub_cache && !(s->hub_cache = base_strdup(o->hub_cache)))
+        return base_no_memory(err, strlen(o->hub_cache));
+    BASE_TRY(hub_find(o->hub_cache, o->model, HUB_WEIGHTS, &folder, err));
+    lori_status st = open_base(s, folder, o, ui, err);
+    free(folder);
+    BASE_TRY(st);
     if (o->adapter)
         BASE_TRY(open_adapter(s, "", o->adapter, ui, err));
     for (int64_t i = 0; i < o->n_adapters; i++)
@@ -168,6 +181,7 @@ void job_session_close(lori_session *s)
         free(s->adapters[i].name);
     }
     free(s->adapters);
+    free(s->hub_cache);
     text_tokenizer_close(s->tok);
     model_close(s->model);
     backend_close(s->be);

@@ -29,6 +29,7 @@ struct lori_session {
     session_adapter *adapters;
     int64_t n_adapters;
     session_defaults defaults;
+    char *hub_cache; /* where adapters that come later are looked for */
 };
 
 /* The adapter that a request's `name` chooses: NULL ma and key 0 for the base

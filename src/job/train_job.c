@@ -6,25 +6,43 @@
 #include <stdlib.h>
 
 typedef struct opened {
+    char *base, *adapter; /* folders */
     backend *be;
     model *model;
     text_tokenizer *tok;
 } opened;
+
+/* Where the names of the recipe lead. */
+static lori_status find_all(train_recipe *r, const char *cache, opened *o,
+                            lori_error *err)
+{
+    lori_status st =
+        hub_find(cache, r->model_name_or_path, HUB_WEIGHTS, &o->base, err);
+    if (st)
+        return base_prefix(err, st, "model_name_or_path");
+    if (!r->adapter_name_or_path)
+        return LORI_OK;
+    st =
+        hub_find(cache, r->adapter_name_or_path, HUB_WEIGHTS, &o->adapter, err);
+    if (st)
+        return base_prefix(err, st, "adapter_name_or_path");
+    r->adapter_folder = o->adapter;
+    return LORI_OK;
+}
 
 static lori_status open_all(const train_recipe *r, opened *o, lori_error *err)
 {
     backend_options open = {
         .name = "cpu", .dtype = r->dtype, .n_threads = (int)r->n_threads};
     BASE_TRY(backend_open(&open, &o->be, err));
-    BASE_TRY(model_open(r->model_name_or_path, o->be, &o->model, err));
+    BASE_TRY(model_open(o->base, o->be, &o->model, err));
     /* A base without tokenizer files can still train on tokenized rows. */
-    char *file = base_path_join(r->model_name_or_path, "tokenizer.json");
+    char *file = base_path_join(o->base, "tokenizer.json");
     if (!file)
         return base_no_memory(err, 1);
     bool has = base_is_file(file);
     free(file);
-    return has ? text_tokenizer_open(r->model_name_or_path, &o->tok, err)
-               : LORI_OK;
+    return has ? text_tokenizer_open(o->base, &o->tok, err) : LORI_OK;
 }
 
 static void close_all(opened *o)
@@ -32,6 +50,8 @@ static void close_all(opened *o)
     text_tokenizer_close(o->tok);
     model_close(o->model);
     backend_close(o->be);
+    free(o->base);
+    free(o->adapter);
 }
 
 static json_t *number(double x)
@@ -92,7 +112,9 @@ lori_status job_train(const lori_train_options *o, const lori_ui *ui,
     train_result result = {0};
     BASE_TRY(
         train_recipe_load(o->recipe, o->overrides, o->n_overrides, &r, err));
-    lori_status st = open_all(&r, &all, err);
+    lori_status st = find_all(&r, o->hub_cache, &all, err);
+    if (!st)
+        st = open_all(&r, &all, err);
     if (!st && o->dry_run)
         st = dry_run(&r, out, err);
     else if (!st) {

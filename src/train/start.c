@@ -139,7 +139,9 @@ static lori_status given_adapter(const train_recipe *r,
                                  const adapter_keep *keep, const lori_ui *ui,
                                  adapter **out, lori_error *err)
 {
-    lori_status st = adapter_read(r->adapter_name_or_path, out, err);
+    const char *folder =
+        r->adapter_folder ? r->adapter_folder : r->adapter_name_or_path;
+    lori_status st = adapter_read(folder, out, err);
     if (st)
         return base_prefix(err, st, "adapter_name_or_path");
     const adapter *ad = *out;

@@ -52,6 +52,7 @@ typedef struct train_recipe {
     uint64_t lori_a_seed;
     char *lori_mask_path;
     char *adapter_name_or_path; /* start from its A and B */
+    const char *adapter_folder; /* where that is, if not there; no key */
     /* optimization */
     double learning_rate;             /* 2e-4 */
     train_schedule lr_scheduler_type; /* of step t, from 0, as transformers:
