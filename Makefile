@@ -215,7 +215,7 @@ $(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,$(CLOSURE_train),$(LIB_$(r)
 oracle: ## live comparison with torch, transformers, peft, tokenizers
 	$(Q)tools/deps.sh oracle demo
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model $(BUILD)/probe_text \
-	    $(BUILD)/probe_adapter
+	    $(BUILD)/probe_adapter $(BUILD)/tiny_gguf $(BUILD)/hub_server
 	$(Q)tests/oracle/run.sh $(BUILD)
 
 # Speed of the CPU backend's operations: a table, not a test.
@@ -232,7 +232,7 @@ bench-ops: $(BUILD)/bench_ops ## time the CPU backend's operations (BENCH_ARGS: 
 
 # ---- fuzzing the parsers (clang's libFuzzer) ----------------------------
 # New inputs go to BUILD; one that breaks something belongs into
-# tests/fuzz/corpus/NAME/, which the tests of `format` and `text` replay.
+# tests/fuzz/corpus/NAME/, which the tests of `format`, `hub` and `text` replay.
 
 FUZZ_SECONDS ?= 20
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -240,7 +240,7 @@ FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined
               -fno-sanitize-recover=undefined
 .PHONY: fuzz
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h \
-    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch])
+    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch] src/hub/hub_[nl]*.c)
 	@mkdir -p $(@D)
 	@echo "  FUZZ  $@"
 	$(Q)clang -std=c17 -D_GNU_SOURCE $(ARCH) $(FUZZ_FLAGS) -DFUZZ_MAIN -Iinclude -Isrc -Itests \

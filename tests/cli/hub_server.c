@@ -171,6 +171,35 @@ static void send_list(int fd, fault how)
     send_all(fd, text, at);
 }
 
+/* The list as huggingface_hub asks for it. */
+static void send_tree(int fd)
+{
+    reply(fd, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[");
+    for (size_t i = 0; i < n_files; i++) {
+        const file *f = &files[i];
+        reply(fd,
+              "%s{\"type\":\"file\",\"path\":\"%s\",\"size\":%zu,"
+              "\"oid\":\"%.40s\"",
+              i ? "," : "", f->name, f->n, f->hash);
+        if (f->lfs)
+            reply(fd,
+                  ",\"lfs\":{\"oid\":\"%s\",\"size\":%zu,"
+                  "\"pointerSize\":130}",
+                  f->hash, f->n);
+        reply(fd, "}");
+    }
+    reply(fd, "]");
+}
+
+static void send_head(int fd, const file *f)
+{
+    reply(fd,
+          "HTTP/1.1 200 OK\r\nX-Repo-Commit: " COMMIT "\r\n"
+          "ETag: \"%s\"\r\nContent-Length: %zu\r\n"
+          "Connection: close\r\n\r\n",
+          f->hash, f->n);
+}
+
 static void send_slowly(int fd, const unsigned char *bytes, size_t n)
 {
     while (n) {
@@ -230,7 +259,7 @@ static size_t find(const char *path)
 }
 
 static void serve(int fd, const char *path, fault how, bool second,
-                  const char *auth, long long from)
+                  const char *auth, long long from, bool head)
 {
     bool list = strncmp(path, "/api/", 5) == 0, secret = false;
     size_t index = find(path);
@@ -250,7 +279,9 @@ static void serve(int fd, const char *path, fault how, bool second,
     else if (how == LOOP) {
         snprintf(to, sizeof to, "Location: %.1000s\r\n", path);
         status(fd, "302 Found", to);
-    } else if (list)
+    } else if (list && strstr(path, "/tree/"))
+        send_tree(fd);
+    else if (list)
         send_list(fd, how);
     else if (index == 32)
         status(fd, "404 Not Found", "X-Error-Code: EntryNotFound\r\n");
@@ -258,7 +289,9 @@ static void serve(int fd, const char *path, fault how, bool second,
         snprintf(to, sizeof to, "Location: http://127.0.0.1:%d%.1000s\r\n",
                  ports[1], path);
         status(fd, "302 Found", to);
-    } else
+    } else if (head)
+        send_head(fd, &files[index]);
+    else
         send_file(fd, how, index, from);
 }
 
@@ -270,7 +303,8 @@ static void answer(int fd, bool second)
                       (got = recv(fd, text + n, sizeof text - 1 - n, 0)) > 0;
          text[n] = 0)
         n += (size_t)got;
-    if (sscanf(text, "GET %1023s", path) != 1)
+    bool head = sscanf(text, "HEAD %1023s", path) == 1;
+    if (!head && sscanf(text, "GET %1023s", path) != 1)
         return;
     const char *range = strstr(text, "Range: bytes=");
     const char *auth = strstr(text, "Authorization:");
@@ -283,7 +317,7 @@ static void answer(int fd, bool second)
             how = (fault)i;
     fprintf(stderr, "%s from=%lld token=%s port=%d\n", path, from,
             auth ? "yes" : "no", second ? 2 : 1);
-    serve(fd, path, how, second, auth, from);
+    serve(fd, path, how, second, auth, from, head);
 }
 
 static void *connection(void *at)
