@@ -230,6 +230,19 @@ $(BUILD)/bench_ops: bench/bench_ops.c $(LIB_backend) $(LIB_base)
 bench-ops: $(BUILD)/bench_ops ## time the CPU backend's operations (BENCH_ARGS: tokens threads dtype isa)
 	$(Q)$(BUILD)/bench_ops $(BENCH_ARGS)
 
+# A step at two real shapes with random weights; the folders stay in BUILD.
+STEP_ROOMS := $(foreach r,$(CLOSURE_train),$(LIB_$(r)))
+$(BUILD)/random_model $(BUILD)/bench_step: $(BUILD)/%: bench/%.c $(STEP_ROOMS)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< -Wl,--start-group $(STEP_ROOMS) -Wl,--end-group \
+	    $(LDFLAGS_ALL) $(LIBS)
+$(BUILD)/bench/%/config.json: $(BUILD)/random_model
+	$(Q)$(BUILD)/random_model $* $(@D)
+.PHONY: bench-step
+bench-step: $(BUILD)/bench_step $(BUILD)/bench/smollm2/config.json $(BUILD)/bench/llama-1b/config.json ## time training steps and their matrix products alone (STEP_ARGS: batch steps mean threads)
+	$(Q)$(BUILD)/bench_step $(BUILD)/bench/smollm2 $(STEP_ARGS)
+	$(Q)$(BUILD)/bench_step $(BUILD)/bench/llama-1b $(STEP_ARGS)
+
 # ---- fuzzing the parsers (clang's libFuzzer) ----------------------------
 # New inputs go to BUILD; one that breaks something belongs into
 # tests/fuzz/corpus/NAME/, which the tests of `format`, `hub` and `text` replay.
