@@ -386,6 +386,7 @@ static void open_bench(bench *b, const char *folder, double mean, int threads)
         if (s->pass.n_rows > limits.rows)
             limits.rows = s->pass.n_rows;
     }
+    limits.keep_all = c->n_layers;
     b->planned = model_run_bytes(b->m, &limits);
     must(model_run_new(b->m, &limits, &b->run, &err), &err);
 }

@@ -171,7 +171,6 @@ static lori_status engine_init(engine *e, int64_t max_batch, lori_error *err)
     model_limits limits = {.tokens = e->max_tokens,
                            .seqs = e->max_slots,
                            .rows = e->max_slots,
-                           .schedule = MODEL_KEEP_INPUTS,
                            .rank = model_adapter_rank(e->ad)};
     BASE_TRY(model_run_new(e->m, &limits, &e->run, err));
     return model_cache_new(e->m, e->n_pages, PAGE, &e->cache, err);

@@ -63,7 +63,7 @@ static batch next_batch(const scorer *s, int64_t first)
 
 static lori_status scorer_init(scorer *s, lori_error *err)
 {
-    model_limits limits = {.schedule = MODEL_KEEP_INPUTS};
+    model_limits limits = {0};
     for (int64_t i = 0; i < s->n; i++) {
         int64_t rank = model_adapter_rank(s->items[i].adapter);
         limits.rank = rank > limits.rank ? rank : limits.rank;

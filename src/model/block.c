@@ -182,17 +182,22 @@ void model_block_forward(model_pass *p, int64_t layer)
 
 /* ---- recompute ---------------------------------------------------------- */
 
+static model_schedule schedule(const block *b)
+{
+    return model_schedule_of(&b->p->run->limits, b->layer);
+}
+
 /* The same operations on the same values as in forward: the same bits. The
  * outputs of o_proj and down_proj are never needed again, and h is kept. */
 static void recompute_mlp(const block *b)
 {
-    if (b->p->run->limits.schedule != MODEL_KEEP_ALL)
+    if (schedule(b) != MODEL_KEEP_ALL)
         gate_and_up(b, true);
 }
 
 static void recompute_attention(const block *b)
 {
-    if (b->p->run->limits.schedule != MODEL_KEEP_INPUTS)
+    if (schedule(b) != MODEL_KEEP_INPUTS)
         return;
     queries_keys_values(b, true);
     attend(b);

@@ -60,6 +60,9 @@ void model_close(model *m);
 const model_config *model_get_config(const model *m);
 backend *model_get_backend(const model *m);
 base_dtype model_checkpoint_dtype(const model *m);
+/* Bytes of the weights: used where the checkpoint is mapped, and converted
+ * to the backend's type in memory of their own. */
+void model_weight_bytes(const model *m, size_t *mapped, size_t *converted);
 
 /* ---- adapters on the device ----------------------------------------- */
 
@@ -119,11 +122,30 @@ typedef struct model_batch {
 typedef struct model_limits {
     int64_t tokens, seqs, rows;
     bool backward;
-    model_schedule schedule; /* of every layer */
-    int64_t rank;            /* largest adapter rank, 0: none */
+    /* The first keep_all layers are MODEL_KEEP_ALL, the next keep_no_mlp
+     * MODEL_KEEP_NO_MLP, the rest MODEL_KEEP_INPUTS; more than there are
+     * means all. */
+    int64_t keep_all, keep_no_mlp;
+    int64_t rank; /* largest adapter rank, 0: none */
 } model_limits;
+model_schedule model_schedule_of(const model_limits *limits, int64_t layer);
 typedef struct model_run model_run;
 size_t model_run_bytes(const model *m, const model_limits *limits);
+
+/* The same by part. */
+typedef struct model_bytes {
+    size_t kept;    /* what forward leaves for backward */
+    size_t live;    /* what layers that recompute share */
+    size_t logits;  /* one chunk of label rows */
+    size_t scratch; /* inputs, gradients on their way, angles */
+    size_t total;
+} model_bytes;
+void model_run_parts(const model *m, const model_limits *limits,
+                     model_bytes *out);
+/* Sets the schedules: MODEL_KEEP_ALL for as many layers as a workspace of at
+ * most `budget` bytes allows, then MODEL_KEEP_NO_MLP for as many of the rest.
+ * False when not even the smallest workspace fits; that one is then set. */
+bool model_limits_fit(const model *m, size_t budget, model_limits *limits);
 lori_status model_run_new(model *m, const model_limits *limits, model_run **out,
                           lori_error *err);
 void model_run_free(model_run *run);

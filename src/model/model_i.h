@@ -132,11 +132,11 @@ struct model_run {
     void *host_nll;   /* [M] acc */
     void *cos, *sin;  /* [limits.tokens, D / 2] acc */
     model_kept *kept; /* [n_layers] */
+    void *logits;     /* [chunk, V] acc */
     /* scratch shared by all layers */
     void *t;             /* [N, d] act: normed input; gradient of outputs */
     void *wide;          /* [N, max(ffn, q)] act: a; da; dO */
     void *label_o;       /* [M, q] act: label rows of O, of dO */
-    void *logits;        /* [chunk, V] acc */
     void *nll, *nll_lse; /* [M] acc */
     void *rstd;          /* [M] acc of the last norm */
     void *dres, *dxn;    /* [N, d] acc */

@@ -64,7 +64,7 @@ static void layout_kept(model_run *run, base_plan *plan, int64_t l,
     base_dtype act = run->m->be->act, acc = run->m->be->acc;
     int64_t q = model_q_width(c), kv = model_kv_width(c), n = run->N;
     int64_t rows = l + 1 == c->n_layers ? run->M : n; /* from o_proj on */
-    model_schedule s = run->limits.schedule;
+    model_schedule s = model_schedule_of(&run->limits, l);
     *k = *shared;
     k->x = take(plan, n, c->d, act);
     k->x2 = take(plan, rows, c->d, act);
@@ -81,13 +81,17 @@ static void layout_kept(model_run *run, base_plan *plan, int64_t l,
         k->gu = take(plan, rows, 2 * c->ffn, act);
 }
 
-static void layout_blocks(model_run *run, base_plan *plan, model_kept *kept)
+/* What the layers that do not keep it of their own share. */
+static model_kept layout_shared(model_run *run, base_plan *plan)
 {
     const model_config *c = &run->m->config;
     base_dtype act = run->m->be->act, acc = run->m->be->acc;
     int64_t q = model_q_width(c), kv = model_kv_width(c), n = run->N;
     bool backward = run->limits.backward;
-    model_schedule s = backward ? run->limits.schedule : MODEL_KEEP_INPUTS;
+    /* the last layer keeps least */
+    model_schedule s = backward
+                           ? model_schedule_of(&run->limits, c->n_layers - 1)
+                           : MODEL_KEEP_INPUTS;
     model_kept shared = {0};
     if (s == MODEL_KEEP_INPUTS) {
         shared.qkv = take(plan, n, q + 2 * kv, act);
@@ -103,7 +107,15 @@ static void layout_blocks(model_run *run, base_plan *plan, model_kept *kept)
             shared.h[r] = shared.h[0];
     }
     shared.x2 = shared.y = shared.x;
-    void *last = take(plan, run->M, c->d, act);
+    return shared;
+}
+
+static void layout_blocks(model_run *run, base_plan *plan, model_kept shared,
+                          model_kept *kept)
+{
+    const model_config *c = &run->m->config;
+    bool backward = run->limits.backward;
+    void *last = take(plan, run->M, c->d, run->m->be->act);
     for (int64_t l = 0; l < c->n_layers; l++) {
         model_kept k = shared;
         if (backward)
@@ -119,7 +131,8 @@ static void layout_blocks(model_run *run, base_plan *plan, model_kept *kept)
     }
 }
 
-static void layout(model_run *run, base_plan *plan, model_kept *kept)
+static void layout(model_run *run, base_plan *plan, model_kept *kept,
+                   model_bytes *part)
 {
     const model_config *c = &run->m->config;
     base_dtype act = run->m->be->act, acc = run->m->be->acc;
@@ -128,23 +141,31 @@ static void layout(model_run *run, base_plan *plan, model_kept *kept)
     run->inputs_bytes = plan->used; /* they come first */
     run->cos = take(plan, run->limits.tokens, c->head_dim / 2, acc);
     run->sin = take(plan, run->limits.tokens, c->head_dim / 2, acc);
-    layout_blocks(run, plan, kept);
+    size_t start = plan->used;
+    model_kept shared = layout_shared(run, plan);
+    part->live = plan->used - start;
+    layout_blocks(run, plan, shared, kept);
+    part->kept = plan->used - start - part->live;
+    start = plan->used;
+    run->logits = take(plan, run->chunk, c->vocab, acc);
+    part->logits = plan->used - start;
     run->t = take(plan, run->N, c->d, act);
     run->wide = take(plan, run->N, larger(c->ffn, q), act);
     run->label_o = take(plan, run->M, q, act);
-    run->logits = take(plan, run->chunk, c->vocab, acc);
     run->nll = take(plan, run->M, 1, acc);
     run->nll_lse = take(plan, run->M, 1, acc);
     run->rstd = take(plan, run->M, 1, acc);
-    if (!run->limits.backward)
-        return;
-    run->dres = take(plan, run->N, c->d, acc);
-    run->dxn = take(plan, run->N, c->d, acc);
-    run->dqkv = take(plan, run->N, q + 2 * kv, act);
-    run->delta = take(plan, run->N, c->n_heads, acc);
-    run->dh = take(plan, run->N, run->limits.rank, act);
-    run->grad = take(plan, run->limits.rank,
-                     larger(larger(c->ffn, q), larger(c->d, kv)), acc);
+    if (run->limits.backward) {
+        run->dres = take(plan, run->N, c->d, acc);
+        run->dxn = take(plan, run->N, c->d, acc);
+        run->dqkv = take(plan, run->N, q + 2 * kv, act);
+        run->delta = take(plan, run->N, c->n_heads, acc);
+        run->dh = take(plan, run->N, run->limits.rank, act);
+        run->grad = take(plan, run->limits.rank,
+                         larger(larger(c->ffn, q), larger(c->d, kv)), acc);
+    }
+    part->total = plan->overflow ? SIZE_MAX : plan->used;
+    part->scratch = plan->used - part->live - part->kept - part->logits;
 }
 
 /* Sizes from limits; false when they make no sense. */
@@ -167,15 +188,56 @@ static bool set_sizes(model_run *run, const model *m,
     return true;
 }
 
-size_t model_run_bytes(const model *m, const model_limits *limits)
+void model_run_parts(const model *m, const model_limits *limits,
+                     model_bytes *out)
 {
     model_run run = {0};
     base_plan plan = {0};
-    if (!set_sizes(&run, m, limits))
-        return SIZE_MAX;
-    layout(&run, &plan, NULL);
-    return plan.overflow ? SIZE_MAX : plan.used;
+    *out = (model_bytes){.total = SIZE_MAX};
+    if (set_sizes(&run, m, limits))
+        layout(&run, &plan, NULL, out);
 }
+
+size_t model_run_bytes(const model *m, const model_limits *limits)
+{
+    model_bytes part;
+    model_run_parts(m, limits, &part);
+    return part.total;
+}
+
+/* ---- schedules ------------------------------------------------------- */
+
+model_schedule model_schedule_of(const model_limits *limits, int64_t layer)
+{
+    if (layer < limits->keep_all)
+        return MODEL_KEEP_ALL;
+    /* not a sum: both may be as large as they like */
+    if (layer - limits->keep_all < limits->keep_no_mlp)
+        return MODEL_KEEP_NO_MLP;
+    return MODEL_KEEP_INPUTS;
+}
+
+/* The largest *count for which the workspace fits; 0 when none does. From
+ * above, because the last layer needs less when no layer recomputes. */
+static bool fit(const model *m, size_t budget, model_limits *limits,
+                int64_t *count, int64_t most)
+{
+    for (*count = most; *count > 0; --*count)
+        if (model_run_bytes(m, limits) <= budget)
+            return true;
+    return model_run_bytes(m, limits) <= budget;
+}
+
+bool model_limits_fit(const model *m, size_t budget, model_limits *limits)
+{
+    int64_t layers = m->config.n_layers;
+    limits->keep_no_mlp = 0;
+    fit(m, budget, limits, &limits->keep_all, layers);
+    return fit(m, budget, limits, &limits->keep_no_mlp,
+               layers - limits->keep_all);
+}
+
+/* ---- a workspace ----------------------------------------------------- */
 
 static lori_status take_staging(model_run *run, lori_error *err)
 {
@@ -206,7 +268,8 @@ static lori_status take_memory(model_run *run, lori_error *err)
     if (!run->memory)
         return base_no_memory(err, run->bytes);
     base_plan plan = {.base = run->memory};
-    layout(run, &plan, run->kept);
+    model_bytes part;
+    layout(run, &plan, run->kept, &part);
     BASE_TRY(take_staging(run, err));
     return model_rope_upload(run->m, run->limits.tokens, run->cos, run->sin,
                              err);

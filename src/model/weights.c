@@ -355,3 +355,17 @@ base_dtype model_checkpoint_dtype(const model *m)
 {
     return m->dtype;
 }
+
+void model_weight_bytes(const model *m, size_t *mapped, size_t *converted)
+{
+    *mapped = *converted = 0;
+    base_dtype act = m->be->act;
+    for (size_t i = 0; i < format_store_count(m->store); i++) {
+        const format_tensor *t = format_store_at(m->store, i);
+        if (t->dtype == act)
+            *mapped += t->bytes;
+        else
+            *converted +=
+                t->bytes / base_dtype_bytes(t->dtype) * base_dtype_bytes(act);
+    }
+}

@@ -93,9 +93,8 @@ static lori_status make_workspace(trainer *t, lori_error *err)
 {
     const train_recipe *r = t->r;
     model_limits limits = {.backward = true,
-                           .schedule = r->gradient_checkpointing
-                                           ? MODEL_KEEP_INPUTS
-                                           : MODEL_KEEP_ALL};
+                           .keep_all =
+                               r->gradient_checkpointing ? 0 : INT64_MAX};
     for (int64_t i = 0; i < t->ma->n_sites; i++)
         if (t->ma->sites[i].rank > limits.rank)
             limits.rank = t->ma->sites[i].rank;

@@ -148,11 +148,20 @@ static double *all_gradients(tiny *t, int64_t *n)
     return all;
 }
 
-static double *gradients_with(tiny *t, const tiny_batch *b,
-                              model_schedule schedule, double *loss, int64_t *n)
+static double *gradients_with(tiny *t, const tiny_batch *b, int64_t keep_all,
+                              int64_t keep_no_mlp, double *loss, int64_t *n)
 {
-    model_run *run = tiny_run(t, b, true, schedule, 3);
+    model_limits limits = {.tokens = b->b.n_tokens,
+                           .seqs = b->b.n_seqs,
+                           .rows = b->b.n_rows,
+                           .backward = true,
+                           .keep_all = keep_all,
+                           .keep_no_mlp = keep_no_mlp,
+                           .rank = 3};
+    model_run *run;
     lori_error err = {0};
+    cr_assert_eq(model_run_new(t->m, &limits, &run, &err), LORI_OK, "%s",
+                 err.message);
     tiny_zero_gradients(t);
     cr_assert_eq(model_loss(run, &b->b, t->ma, true, NULL, loss, &err), LORI_OK,
                  "%s", err.message);
@@ -160,6 +169,7 @@ static double *gradients_with(tiny *t, const tiny_batch *b,
     return all_gradients(t, n);
 }
 
+/* Every mix of schedules that a budget may choose. */
 static void same_bits(const char *backend_name, base_dtype dtype)
 {
     tiny t = tiny_open(&specs[1], backend_name, dtype, 0);
@@ -167,17 +177,21 @@ static void same_bits(const char *backend_name, base_dtype dtype)
     tiny_gradients(&t, true);
     tiny_batch b;
     tiny_batch_make(&b, model_get_config(t.m)->vocab, lengths, 3, 7);
-    double loss[3], *g[3];
+    const int64_t layers = model_get_config(t.m)->n_layers;
+    cr_assert_eq(layers, 3);
+    double loss, first;
     int64_t n;
-    for (int s = 0; s < 3; s++)
-        g[s] = gradients_with(&t, &b, (model_schedule)s, &loss[s], &n);
-    for (int s = 1; s < 3; s++) {
-        cr_assert_eq(loss[s], loss[0]);
-        cr_assert_eq(memcmp(g[s], g[0], (size_t)n * sizeof *g[0]), 0,
-                     "schedule %d gives other bits", s);
-        free(g[s]);
-    }
-    free(g[0]);
+    double *want = gradients_with(&t, &b, layers, 0, &first, &n);
+    for (int64_t all = 0; all < layers; all++)
+        for (int64_t no_mlp = 0; no_mlp <= layers - all; no_mlp++) {
+            double *g = gradients_with(&t, &b, all, no_mlp, &loss, &n);
+            cr_assert_eq(loss, first);
+            cr_assert_eq(memcmp(g, want, (size_t)n * sizeof *g), 0,
+                         "%d + %d layers give other bits", (int)all,
+                         (int)no_mlp);
+            free(g);
+        }
+    free(want);
     tiny_close(&t);
 }
 
@@ -191,4 +205,44 @@ Test(model_gradient, schedules_give_the_same_bits_cpu)
 {
     same_bits("cpu", BASE_F32);
     same_bits("cpu", BASE_BF16);
+}
+
+/* The schedule is the best that fits, whatever the budget, and more memory
+ * never makes a worse one. */
+Test(model_gradient, a_budget_chooses_the_schedule)
+{
+    tiny t = tiny_open(&specs[1], "cpu", BASE_F32, 1);
+    model_limits most = {.tokens = 100,
+                         .seqs = 3,
+                         .rows = 50,
+                         .backward = true,
+                         .keep_all = 3,
+                         .rank = 3};
+    model_limits least = most, l = most;
+    least.keep_all = 0;
+    size_t high = model_run_bytes(t.m, &most), low;
+    low = model_run_bytes(t.m, &least);
+    cr_assert_lt(low, high);
+    cr_assert_not(model_limits_fit(t.m, low - 1, &l));
+    cr_assert(l.keep_all == 0 && l.keep_no_mlp == 0);
+    cr_assert(model_limits_fit(t.m, low, &l));
+    cr_assert(l.keep_all == 0 && l.keep_no_mlp == 0);
+    cr_assert(model_limits_fit(t.m, high, &l));
+    cr_assert(l.keep_all == 3 && l.keep_no_mlp == 0);
+    int64_t before = 0;
+    bool mixed = false;
+    for (size_t budget = low; budget < high; budget += 64) {
+        cr_assert(model_limits_fit(t.m, budget, &l));
+        cr_assert_leq(model_run_bytes(t.m, &l), budget);
+        int64_t now = 4 * l.keep_all + l.keep_no_mlp;
+        cr_assert_geq(now, before);
+        mixed |= l.keep_all > 0 && l.keep_no_mlp > 0;
+        before = now;
+    }
+    cr_assert(mixed);
+    model_bytes part;
+    model_run_parts(t.m, &l, &part);
+    cr_assert_eq(part.kept + part.live + part.logits + part.scratch,
+                 part.total);
+    tiny_close(&t);
 }

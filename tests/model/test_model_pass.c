@@ -453,8 +453,9 @@ Test(model_pass, workspace_is_what_it_says)
                                .seqs = SEQS,
                                .rows = b.b.n_rows,
                                .backward = true,
-                               .schedule = (model_schedule)s,
-                               .rank = 3};
+                               .rank = 3,
+                               .keep_all = s == MODEL_KEEP_ALL ? 99 : 0,
+                               .keep_no_mlp = s == MODEL_KEEP_NO_MLP ? 99 : 0};
         taken = 0;
         model_run *run = tiny_run(&t, &b, true, (model_schedule)s, 3);
         cr_assert_eq(taken, model_run_bytes(t.m, &limits));

@@ -372,8 +372,11 @@ model_run *tiny_run(tiny *t, const tiny_batch *batch, bool backward,
                            .seqs = batch->b.n_seqs,
                            .rows = batch->b.n_rows,
                            .backward = backward,
-                           .schedule = schedule,
                            .rank = rank};
+    if (schedule == MODEL_KEEP_ALL)
+        limits.keep_all = INT64_MAX;
+    if (schedule == MODEL_KEEP_NO_MLP)
+        limits.keep_no_mlp = INT64_MAX;
     model_run *run;
     lori_error err = {0};
     cr_assert_eq(model_run_new(t->m, &limits, &run, &err), LORI_OK, "%s",

@@ -196,8 +196,11 @@ static lori_status load(probe *p, lori_error *err)
                            .seqs = p->batch.n_seqs,
                            .rows = p->batch.n_rows,
                            .backward = p->opt.grad,
-                           .schedule = p->opt.schedule,
                            .rank = p->rank};
+    if (p->opt.schedule == MODEL_KEEP_ALL)
+        limits.keep_all = INT64_MAX;
+    if (p->opt.schedule == MODEL_KEEP_NO_MLP)
+        limits.keep_no_mlp = INT64_MAX;
     return model_run_new(p->m, &limits, &p->run, err);
 }
 
