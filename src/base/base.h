@@ -92,6 +92,8 @@ const char *base_nearest(const char *word, const char *const *candidates,
                          size_t n);
 /* Bytes as "12.3 MB"; into caller's buffer, returned. */
 char *base_human_bytes(double bytes, char *buf, size_t n);
+/* "6GB", "512MiB", "1.5 TB", "1048576": KB is 1000 bytes, KiB 1024. */
+bool base_parse_bytes(const char *text, int64_t *out);
 /* Shortest decimal that reads back to the same float / double, always with a
  * "." or an exponent (HF checks JSON types); Python repr style: 1e-05, 0.1. */
 char *base_f32_text(float x, char buf[32]);
@@ -219,9 +221,18 @@ void base_rng_shuffle(base_rng *rng, int64_t *order, int64_t n);
 /* ---- time and callbacks --------------------------------------------- */
 
 double base_now_s(void); /* monotonic */
-/* Peak resident memory of this process, and the private part now; bytes. */
+/* Peak resident memory of this process, and its private part and its mapped
+ * files now; bytes. */
 int64_t base_rss_peak_bytes(void);
 int64_t base_rss_anon_bytes(void);
+int64_t base_rss_file_bytes(void);
+/* The memory that this process lives in: all of it (the machine's, or the
+ * smallest limit of its control groups), and what could still be taken.
+ * INT64_MAX: unknown. `root` is "", or a folder that plays / in tests. */
+typedef struct base_memory {
+    int64_t total, available;
+} base_memory;
+base_memory base_memory_at(const char *root);
 
 void base_log(const lori_ui *ui, lori_log_level level, const char *fmt, ...)
     BASE_PRINTF(3, 4);

@@ -45,6 +45,11 @@ int64_t base_rss_anon_bytes(void)
     return status_bytes("\nRssAnon:");
 }
 
+int64_t base_rss_file_bytes(void)
+{
+    return status_bytes("\nRssFile:");
+}
+
 void base_log(const lori_ui *ui, lori_log_level level, const char *fmt, ...)
 {
     if (!ui || !ui->log)
