@@ -26,7 +26,7 @@ int cmd_train(int argc, char **argv)
     cli_list overrides = {0};
     const cli_option options[] = {
         {"dry-run", CLI_FLAG, &dry_run, NULL,
-         "check everything, print the resolved recipe"},
+         "check everything, print the resolved recipe and the planned memory"},
         {"keys", CLI_FLAG, &keys, NULL, "list the recipe keys"}};
     int code = cli_parse(
         &(cli_syntax){"lori train [RECIPE.yaml] [key=value ...] [options]",

@@ -59,11 +59,29 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
+static json_t *plan_json(const train_plan *p)
+{
+    return json_pack(
+        "{sI sb sI sI sI sI sI sI sI sI sI sI sI sI sI sI}", "memory_budget",
+        (json_int_t)p->budget, "automatic", (int)p->automatic,
+        "tokens_per_pass", (json_int_t)p->tokens, "layers_keep_all",
+        (json_int_t)p->keep_all, "layers_keep_no_mlp",
+        (json_int_t)p->keep_no_mlp, "layers_keep_inputs",
+        (json_int_t)p->keep_inputs, "weights_mapped_bytes",
+        (json_int_t)p->mapped, "weights_converted_bytes",
+        (json_int_t)p->converted, "adapter_bytes", (json_int_t)p->adapter,
+        "optimizer_bytes", (json_int_t)p->optimizer, "rows_bytes",
+        (json_int_t)p->data, "kept_bytes", (json_int_t)p->kept,
+        "live_block_bytes", (json_int_t)p->live, "logits_bytes",
+        (json_int_t)p->logits, "scratch_bytes", (json_int_t)p->scratch,
+        "total_bytes", (json_int_t)p->total);
+}
+
 static lori_status train_report(const train_recipe *r, const train_result *t,
                                 lori_report **out, lori_error *err)
 {
     base_str text = {0};
-    char mem[32];
+    char mem[32], anon[32], file[32], planned[32];
     base_str_printf(&text, "%s: %lld steps, %lld trained parameters\n",
                     r->output_dir, (long long)t->steps,
                     (long long)t->trainable);
@@ -72,19 +90,26 @@ static lori_status train_report(const train_recipe *r, const train_result *t,
         base_str_printf(&text, ", validation loss %.4f", t->eval_loss);
     base_str_printf(
         &text,
-        "\n  %.1f s, %.0f useful tok/s (median of steps %.0f), "
-        "peak memory %s\n",
+        "\n  %.1f s, %.0f useful tok/s (median of steps %.0f)\n"
+        "  peak memory %s; after steps at most %s private (%s planned) and %s "
+        "of mapped files\n",
         t->seconds, t->useful_tokens_per_s, t->median_tokens_per_s,
-        base_human_bytes((double)t->rss_peak_bytes, mem, sizeof mem));
+        base_human_bytes((double)t->rss_peak_bytes, mem, sizeof mem),
+        base_human_bytes((double)t->rss_anon_bytes, anon, sizeof anon),
+        base_human_bytes((double)(t->plan.total - t->plan.mapped), planned,
+                         sizeof planned),
+        base_human_bytes((double)t->rss_file_bytes, file, sizeof file));
     if (t->interrupted)
         base_str_puts(&text, "  interrupted: the adapter so far is saved; "
                              "resume with resume_from_checkpoint=true\n");
     json_t *facts = json_pack(
-        "{sssIsIsosfsfsfsIsb}", "output_dir", r->output_dir, "steps",
+        "{sssIsIsosfsfsfsIsIsIsosb}", "output_dir", r->output_dir, "steps",
         (json_int_t)t->steps, "trainable_parameters", (json_int_t)t->trainable,
         "train_loss", number(t->train_loss), "seconds", t->seconds,
         "useful_tokens_per_s", t->useful_tokens_per_s, "median_tokens_per_s",
         t->median_tokens_per_s, "rss_peak_bytes", (json_int_t)t->rss_peak_bytes,
+        "rss_anon_bytes", (json_int_t)t->rss_anon_bytes, "rss_file_bytes",
+        (json_int_t)t->rss_file_bytes, "plan", plan_json(&t->plan),
         "interrupted", (int)t->interrupted);
     if (facts)
         json_object_set_new(facts, "eval_loss",
@@ -92,15 +117,21 @@ static lori_status train_report(const train_recipe *r, const train_result *t,
     return report_new(facts, &text, out, err);
 }
 
-static lori_status dry_run(const train_recipe *r, lori_report **out,
+/* The resolved recipe, and the plan behind it as comments. */
+static lori_status dry_run(const train_recipe *r, const opened *all,
+                           const lori_ui *ui, lori_report **out,
                            lori_error *err)
 {
     base_str text = {0};
+    train_plan plan;
+    BASE_TRY(train_plan_make(r, all->model, all->tok, ui, &plan, err));
     train_recipe_text(r, &text);
     base_str_puts(&text, "");
-    return report_new(json_pack("{sbss#}", "dry_run", 1, "recipe",
-                                text.s ? text.s : "", (int)text.len),
-                      &text, out, err);
+    json_t *facts =
+        json_pack("{sbss#so}", "dry_run", 1, "recipe", text.s ? text.s : "",
+                  (int)text.len, "plan", plan_json(&plan));
+    train_plan_text(&plan, "# ", &text);
+    return report_new(facts, &text, out, err);
 }
 
 lori_status job_train(const lori_train_options *o, const lori_ui *ui,
@@ -116,7 +147,7 @@ lori_status job_train(const lori_train_options *o, const lori_ui *ui,
     if (!st)
         st = open_all(&r, &all, err);
     if (!st && o->dry_run)
-        st = dry_run(&r, out, err);
+        st = dry_run(&r, &all, ui, out, err);
     else if (!st) {
         st = train_run(&r, all.model, all.tok, ui, &result, err);
         if (!st || (st == LORI_INTERRUPTED && result.interrupted)) {

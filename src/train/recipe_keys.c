@@ -119,7 +119,13 @@ const recipe_key recipe_keys[] = {
      BOOLEAN(gradient_checkpointing, "false"),
      .aliases = "grad_checkpoint activation_checkpointing "
                 "enable_activation_checkpointing",
-     .help = "less memory, more time, the same result"},
+     .help = "the least memory and the most time, whatever memory_budget "
+             "allows; the same result"},
+    {"memory_budget", "train", .type = RECIPE_BYTES,
+     .offset = AT(memory_budget), .lo = 1,
+     .preset_note = "what is free, less 1/16 of all memory",
+     .help = "most memory of the run, mapped weights included (6GB, 512MiB); "
+             "layers that do not fit are recomputed; the same result"},
     {"num_train_epochs", "train", REAL(num_train_epochs, "3", 0x1p-40, 1e9),
      .aliases = "epochs num_epochs n_epochs",
      .help = "may be a fraction; steps are rounded up"},
@@ -441,6 +447,13 @@ bool recipe_read(const recipe_key *key, const char *text, train_recipe *r,
         return read_bool(text, at, why);
     case RECIPE_INT:
         return read_int(key, text, at, why);
+    case RECIPE_BYTES:
+        if (!base_parse_bytes(text, at) || (double)*(int64_t *)at < key->lo)
+            return say(why,
+                       "'%s' is not a size: a number with KB, MB, GB, KiB, "
+                       "MiB, GiB or alone",
+                       text);
+        return true;
     case RECIPE_SEED:
         if (!read_seed(text, at, why))
             return false;
@@ -548,6 +561,12 @@ void recipe_value_text(const recipe_key *key, const train_recipe *r,
     case RECIPE_INT:
         base_str_printf(out, "%lld", (long long)*(const int64_t *)at);
         break;
+    case RECIPE_BYTES:
+        if (*(const int64_t *)at == 0)
+            base_str_puts(out, "null");
+        else
+            base_str_printf(out, "%lld", (long long)*(const int64_t *)at);
+        break;
     case RECIPE_SEED:
         if (key->flag && !*(const bool *)flag)
             base_str_puts(out, "null");
@@ -597,7 +616,8 @@ static void help_type(const recipe_key *key, base_str *out)
     static const char *const names[] = {
         [RECIPE_STRING] = "text",      [RECIPE_BOOL] = "true or false",
         [RECIPE_INT] = "whole number", [RECIPE_SEED] = "whole number",
-        [RECIPE_REAL] = "number",      [RECIPE_LIST] = "list"};
+        [RECIPE_BYTES] = "size",       [RECIPE_REAL] = "number",
+        [RECIPE_LIST] = "list"};
     if (key->type != RECIPE_CHOICE) {
         base_str_puts(out, names[key->type]);
         return;

@@ -67,7 +67,8 @@ typedef struct train_recipe {
     int64_t per_device_train_batch_size; /* 8 sequences */
     int64_t per_device_eval_batch_size;  /* 8 */
     int64_t gradient_accumulation_steps; /* 1 */
-    bool gradient_checkpointing;         /* false */
+    bool gradient_checkpointing;         /* false; true: the least memory */
+    int64_t memory_budget;               /* bytes; 0: what is free */
     double num_train_epochs;             /* 3 */
     int64_t max_steps;                   /* -1: from epochs */
     uint64_t seed;                       /* 42 */
@@ -146,14 +147,36 @@ lori_status train_evaluate(model *m, const model_adapter *ad,
 
 /* ---- training ------------------------------------------------------- */
 
+/* What a run takes of memory, in bytes, and the schedule that follows. */
+typedef struct train_plan {
+    int64_t budget; /* memory_budget, or what is free less a reserve */
+    bool automatic; /* the latter */
+    bool fits;      /* always, unless automatic */
+    int64_t steps, rows_per_step, parameters;
+    int64_t tokens;                             /* of the largest pass */
+    int64_t keep_all, keep_no_mlp, keep_inputs; /* layers, model_schedule */
+    size_t mapped, converted;                   /* weights */
+    size_t adapter, optimizer, data, kept, live, logits, scratch;
+    size_t total; /* all of it; without `mapped` it is private memory */
+} train_plan;
+/* What train_run would plan; reads the data, writes nothing. */
+lori_status train_plan_make(const train_recipe *recipe, model *m,
+                            const text_tokenizer *tok, const lori_ui *ui,
+                            train_plan *out, lori_error *err);
+/* Three lines, each with `before` in front. */
+void train_plan_text(const train_plan *plan, const char *before, base_str *out);
+
 typedef struct train_result {
+    train_plan plan;
     int64_t steps, epochs_x1000; /* optimizer steps done */
     int64_t trainable, kept;     /* parameters updated */
     double train_loss;           /* of the last logged window */
     bool has_eval;
     double eval_loss;
     double seconds, useful_tokens_per_s, median_tokens_per_s;
-    int64_t rss_peak_bytes;
+    int64_t rss_peak_bytes; /* the kernel's count */
+    /* largest of what stood after each step */
+    int64_t rss_anon_bytes, rss_file_bytes;
     bool interrupted; /* adapter was saved all the same */
 } train_result;
 

@@ -29,6 +29,7 @@ typedef enum recipe_type {
     RECIPE_STRING, /* char *; NULL when not set */
     RECIPE_BOOL,
     RECIPE_INT,    /* int64_t */
+    RECIPE_BYTES,  /* int64_t, with a unit; 0 when not set */
     RECIPE_SEED,   /* uint64_t, and a bool at `flag` when there is one */
     RECIPE_REAL,   /* double */
     RECIPE_CHOICE, /* an enum (int) */
@@ -229,6 +230,21 @@ lori_status train_start_make(const train_recipe *r, const model *m,
                              const lori_ui *ui, train_start *out,
                              lori_error *err);
 void train_start_free(train_start *start);
+
+/* ---- memory (plan.c) ------------------------------------------------ */
+
+typedef struct plan_inputs {
+    const train_recipe *r;
+    const model *m;
+    const train_start *start;
+    const train_data *data, *eval; /* eval may be NULL */
+    model_limits *limits;          /* sizes set; schedules are set here */
+} plan_inputs;
+/* LORI_NO_MEMORY when memory_budget does not hold even the smallest schedule;
+ * an automatic budget that does not is only told (`fits`). `steps` and
+ * `rows_per_step` are left to the caller. */
+lori_status plan_memory(const plan_inputs *in, train_plan *plan,
+                        lori_error *err);
 
 /* ---- files of a run (output.c, checkpoint.c) ------------------------ */
 

@@ -22,13 +22,15 @@ typedef struct trainer {
     batch_plan plan;
     batch_buffer buffer;
     model_run *run;
+    model_limits limits;
+    train_plan memory;
     int64_t total, warmup;
     checkpoint_run fixed;
     FILE *metrics;
     train_progress at;
     /* of this session only */
     double began, elapsed_before, train_s, window_s, loss, lr;
-    int64_t session_tokens, window_tokens, n_speeds;
+    int64_t session_tokens, window_tokens, n_speeds, rss_anon, rss_file;
     double *speeds; /* [min(total, SPEEDS)], a ring */
 } trainer;
 
@@ -78,10 +80,38 @@ static lori_status load_data(trainer *t, const text_tokenizer *tok,
     return LORI_OK;
 }
 
+/* Everything that a run knows before it takes memory for its parameters. */
+static lori_status prepare(trainer *t, const text_tokenizer *tok,
+                           lori_error *err)
+{
+    const train_recipe *r = t->r;
+    BASE_TRY(load_data(t, tok, err));
+    t->total = schedule_total(r, t->data->n_rows);
+    t->warmup = schedule_warmup(r, t->total);
+    BASE_TRY(train_start_make(r, t->m, t->ui, &t->start, err));
+    const adapter *ad = t->start.ad;
+    model_limits *limits = &t->limits;
+    *limits = (model_limits){.backward = true};
+    for (int64_t i = 0; i < ad->n_sites; i++)
+        if (ad->sites[i].rank > limits->rank)
+            limits->rank = ad->sites[i].rank;
+    BASE_TRY(batch_plan_init(&t->plan, t->data, r, err));
+    BASE_TRY(batch_train_limits(&t->plan, t->total, limits, err));
+    if (t->eval)
+        evaluate_limits(t->eval, r->per_device_eval_batch_size, false, limits);
+    plan_inputs in = {.r = r, .m = t->m, .start = &t->start};
+    in.data = t->data;
+    in.eval = t->eval;
+    in.limits = limits;
+    BASE_TRY(plan_memory(&in, &t->memory, err));
+    t->memory.steps = t->total;
+    t->memory.rows_per_step = t->plan.per_step;
+    return LORI_OK;
+}
+
 static lori_status make_parameters(trainer *t, lori_error *err)
 {
     const train_recipe *r = t->r;
-    BASE_TRY(train_start_make(r, t->m, t->ui, &t->start, err));
     BASE_TRY(model_adapter_new(t->m, t->start.ad, &t->ma, err));
     return optim_init(&t->optim, t->ma, t->start.ad, t->start.keep,
                       r->method == TRAIN_LORA, err);
@@ -91,37 +121,32 @@ static lori_status make_parameters(trainer *t, lori_error *err)
  * first, so that a run that starts does not run out of memory later. */
 static lori_status make_workspace(trainer *t, lori_error *err)
 {
-    const train_recipe *r = t->r;
-    model_limits limits = {.backward = true,
-                           .keep_all =
-                               r->gradient_checkpointing ? 0 : INT64_MAX};
-    for (int64_t i = 0; i < t->ma->n_sites; i++)
-        if (t->ma->sites[i].rank > limits.rank)
-            limits.rank = t->ma->sites[i].rank;
-    BASE_TRY(batch_plan_init(&t->plan, t->data, r, err));
-    BASE_TRY(batch_train_limits(&t->plan, t->total, &limits, err));
-    if (t->eval)
-        evaluate_limits(t->eval, r->per_device_eval_batch_size, false, &limits);
-    BASE_TRY(batch_buffer_init(&t->buffer, &limits, err));
+    BASE_TRY(batch_buffer_init(&t->buffer, &t->limits, err));
     int64_t n = t->total < SPEEDS ? t->total : SPEEDS;
     t->speeds = base_alloc((size_t)n, sizeof *t->speeds);
     if (!t->speeds)
         return base_no_memory(err, (size_t)n * sizeof *t->speeds);
-    char text[32];
-    base_human_bytes((double)model_run_bytes(t->m, &limits), text, sizeof text);
-    base_log(t->ui, LORI_LOG_INFO,
-             "%lld steps of %lld rows, %lld trained parameters, workspace %s "
-             "for %lld tokens",
-             (long long)t->total, (long long)t->plan.per_step,
-             (long long)t->optim.n, text, (long long)limits.tokens);
-    lori_status st = model_run_new(t->m, &limits, &t->run, err);
+    lori_status st = model_run_new(t->m, &t->limits, &t->run, err);
     if (st == LORI_NO_MEMORY)
         return base_prefix(err, st,
-                           "workspace of %s (lower "
-                           "per_device_train_batch_size, or "
-                           "gradient_checkpointing: true)",
-                           text);
+                           "lower per_device_train_batch_size, or "
+                           "memory_budget");
     return st;
+}
+
+static void log_plan(const trainer *t)
+{
+    base_str text = {0};
+    train_plan_text(&t->memory, "", &text);
+    char *save = NULL;
+    for (char *line = text.failed ? NULL : strtok_r(text.s, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save))
+        base_log(t->ui, LORI_LOG_INFO, "%s", line);
+    base_str_free(&text);
+    if (!t->memory.fits)
+        base_log(t->ui, LORI_LOG_WARNING,
+                 "less memory is free than the run is planned to take: lower "
+                 "per_device_train_batch_size if it becomes slow or is killed");
 }
 
 static lori_status begin(trainer *t, lori_error *err)
@@ -196,6 +221,13 @@ static lori_status micro_step(trainer *t, const int64_t *rows, int64_t n,
     return st;
 }
 
+static void watch_memory(trainer *t)
+{
+    int64_t anon = base_rss_anon_bytes(), file = base_rss_file_bytes();
+    t->rss_anon = anon > t->rss_anon ? anon : t->rss_anon;
+    t->rss_file = file > t->rss_file ? file : t->rss_file;
+}
+
 /* All of step t->at.step. LORI_INTERRUPTED leaves the parameters as they were.
  */
 static lori_status optimizer_step(trainer *t, lori_error *err)
@@ -235,6 +267,7 @@ static lori_status optimizer_step(trainer *t, lori_error *err)
     t->window_tokens += tokens;
     t->train_s += seconds;
     t->window_s += seconds;
+    watch_memory(t);
     return LORI_OK;
 }
 
@@ -350,6 +383,9 @@ static void fill_result(trainer *t, bool interrupted, train_result *result)
             kept += t->optim.slices[k].count;
     qsort(t->speeds, (size_t)n, sizeof *t->speeds, ascending);
     *result = (train_result){
+        .plan = t->memory,
+        .rss_anon_bytes = t->rss_anon,
+        .rss_file_bytes = t->rss_file,
         .steps = at->step,
         .epochs_x1000 = (int64_t)(1000 * epochs_done(t)),
         .trainable = t->optim.n,
@@ -396,9 +432,8 @@ static lori_status run(trainer *t, train_result *result, lori_error *err)
 static lori_status set_up(trainer *t, const text_tokenizer *tok,
                           lori_error *err)
 {
-    BASE_TRY(load_data(t, tok, err));
-    t->total = schedule_total(t->r, t->data->n_rows);
-    t->warmup = schedule_warmup(t->r, t->total);
+    BASE_TRY(prepare(t, tok, err));
+    log_plan(t);
     BASE_TRY(make_parameters(t, err));
     BASE_TRY(make_workspace(t, err));
     return begin(t, err);
@@ -419,6 +454,34 @@ static void tear_down(trainer *t)
     free(t->speeds);
 }
 
+static trainer *new_trainer(const train_recipe *recipe, model *m,
+                            const lori_ui *ui)
+{
+    trainer *t = base_alloc(1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->r = recipe;
+    t->m = m;
+    t->be = model_get_backend(m);
+    t->ui = ui;
+    t->began = base_now_s();
+    return t;
+}
+
+lori_status train_plan_make(const train_recipe *recipe, model *m,
+                            const text_tokenizer *tok, const lori_ui *ui,
+                            train_plan *out, lori_error *err)
+{
+    trainer *t = new_trainer(recipe, m, ui);
+    if (!t)
+        return base_no_memory(err, sizeof *t);
+    lori_status st = prepare(t, tok, err);
+    *out = t->memory;
+    tear_down(t);
+    free(t);
+    return st;
+}
+
 lori_status train_run(const train_recipe *recipe, model *m,
                       const text_tokenizer *tok, const lori_ui *ui,
                       train_result *result, lori_error *err)
@@ -426,16 +489,11 @@ lori_status train_run(const train_recipe *recipe, model *m,
     *result = (train_result){0};
     size_t existed;
     BASE_TRY(output_prepare(recipe, &existed, err));
-    trainer *t = base_alloc(1, sizeof *t);
+    trainer *t = new_trainer(recipe, m, ui);
     if (!t) {
         output_withdraw(recipe, existed);
         return base_no_memory(err, sizeof *t);
     }
-    t->r = recipe;
-    t->m = m;
-    t->be = model_get_backend(m);
-    t->ui = ui;
-    t->began = base_now_s();
     lori_status st = set_up(t, tok, err);
     bool started = t->metrics != NULL;
     if (!st)

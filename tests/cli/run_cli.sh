@@ -102,6 +102,7 @@ runs cat "$lori" merge --adapter d --adapter l --weights 0.5,-0.25 --output cat
 runs linear "$lori" merge --adapter d --adapter l --method linear --output lin
 runs "merge into" "$lori" merge --into base --adapter s --output merged
 runs "dry run" "$lori" train $common output_dir=no --dry-run
+says "dry run" "# layers: 2 keep everything"
 if [ -e no ]; then fail "a dry run wrote"; else pass; fi
 
 # ---- generate, score -----------------------------------------------------

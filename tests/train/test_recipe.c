@@ -138,7 +138,8 @@ Test(recipe, resolved_text_reads_back)
                  "lora_target_modules: q_proj, up_proj\n"
                  "prompt_template: \"\\\"{q}\\\\ \\t\xc3\xa9: #\\n\\x01\"\n"
                  "columns: {completion: a}\nseed: 18446744073709551615\n"
-                 "adam_epsilon: 1e-12\nlori_a_seed: 3\nmax_steps: 12\n",
+                 "adam_epsilon: 1e-12\nlori_a_seed: 3\nmax_steps: 12\n"
+                 "memory_budget: 1.5 GiB\n",
             &r, err));
     cr_assert_eq(r.phase, TRAIN_SPARSE);
     base_str one = {0}, two = {0};
@@ -152,6 +153,7 @@ Test(recipe, resolved_text_reads_back)
     cr_assert_str_eq(again.lori_mask_path, "masks/a b");
     cr_assert_eq(again.lora_alpha, 0.1);
     cr_assert_eq(again.seed, UINT64_MAX);
+    cr_assert_eq(again.memory_budget, 3LL << 29);
     cr_assert_eq(again.phase, TRAIN_SPARSE);
     base_str_free(&one);
     base_str_free(&two);
@@ -214,6 +216,12 @@ Test(recipe, wrong_values)
             "r.yaml:4:12: lora_rank: 0 is not possible: from 1 to 65536");
     rejects("lora_rank: 1.5\n",
             "r.yaml:4:12: lora_rank: '1.5' is not a whole number");
+    rejects("memory_budget: 6 apples\n",
+            "r.yaml:4:16: memory_budget: '6 apples' is not a size: a number "
+            "with KB, MB, GB, KiB, MiB, GiB or alone");
+    rejects("memory_budget: 0GB\n",
+            "r.yaml:4:16: memory_budget: '0GB' is not a size: a number with "
+            "KB, MB, GB, KiB, MiB, GiB or alone");
     rejects("shuffle: maybe\n",
             "r.yaml:4:10: shuffle: 'maybe' is not true or false");
     rejects("seed: -1\n", "r.yaml:4:7: seed: '-1' is not a seed: a whole "
