@@ -224,11 +224,12 @@ bench: bench-ops ## speed: operations, then training beside transformers + peft
 	$(Q)LORI_BUILD=$(BUILD) bench/peers/run_train.sh
 
 .PHONY: bench-ops
-$(BUILD)/bench_ops: bench/bench_ops.c $(LIB_backend) $(LIB_base)
+$(BUILD)/bench_%: bench/bench_%.c $(LIB_backend) $(LIB_base)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(LIB_backend) $(LIB_base) $(LDFLAGS_ALL) $(LIBS)
-bench-ops: $(BUILD)/bench_ops ## time the CPU backend's operations (BENCH_ARGS: tokens threads dtype isa)
-	$(Q)$(BUILD)/bench_ops $(BENCH_ARGS)
+bench-ops: $(BUILD)/bench_linear $(BUILD)/bench_ops ## time products and the other operations (BENCH_ARGS: --json FILE --quick)
+	$(Q)$(BUILD)/bench_linear $(BENCH_ARGS)
+	$(Q)$(BUILD)/bench_ops
 
 # A step at two real shapes with random weights; the folders stay in BUILD.
 STEP_ROOMS := $(foreach r,$(CLOSURE_train),$(LIB_$(r)))

@@ -1,6 +1,8 @@
 /* cpu_i.h - private to backend/cpu/. Who does what:
  *   cpu.c        open, close, memory, errors, threads, the choice of a rung
- *   cpu_linear.c products of matrices, embedding (splits them into tasks)
+ *   cpu_linear.c products of matrices by their kind, embedding
+ *   cpu_gemm.c   own products: packed, and of few rows
+ *   cpu_native.c products that oneDNN does faster: bf16 by bf16 instructions
  *   cpu_rows.c   row operations, loss, kept entries, optimizer
  *   cpu_attn.c   attention tasks, writes to the page pools
  *   cpu_dnnl.c   the only file that sees dnnl.h
@@ -24,7 +26,7 @@ typedef struct cpu_backend {
     backend be; /* the table; be.impl points back here */
     const cpu_kernels *k;
     cpu_dnnl *dnnl;
-    bool native_bf16; /* oneDNN multiplies bf16 at a fair speed here */
+    bool native_bf16; /* oneDNN multiplies bf16 faster than own floats */
     lori_status failed;
     lori_error first; /* what failed first since the last sync */
     base_str detail;
@@ -75,6 +77,48 @@ static inline void *cpu_at(backend_view v, int64_t row, int64_t col)
 void cpu_linear_fill(backend *be);
 void cpu_rows_fill(backend *be);
 void cpu_attn_fill(backend *be);
+
+/* ---- products of matrices -------------------------------------------- */
+
+/* c [m, n] = alpha a op(b) + beta c; b has the dtype of a. */
+typedef struct cpu_call {
+    backend_view c, a;
+    const char *b;
+    int64_t ldb, k;
+    bool b_rows_n; /* b is [n, k] (used transposed), else [k, n] */
+    float alpha, beta;
+} cpu_call;
+
+/* Where op(b) begins at (row, col): row along k, col along n. */
+static inline const char *cpu_b_at(const cpu_call *p, int64_t row, int64_t col)
+{
+    int64_t at = p->b_rows_n ? col * p->ldb + row : row * p->ldb + col;
+    return p->b + (size_t)at * base_dtype_bytes(p->a.dtype);
+}
+
+/* `total` cut into `count` pieces of `size`, the last one shorter. */
+typedef struct cpu_cut {
+    int64_t total, size, count;
+} cpu_cut;
+
+/* Into at most `pieces`, their size a multiple of `step`. */
+static inline cpu_cut cpu_cut_even(int64_t total, int64_t pieces, int64_t step)
+{
+    int64_t size = (total + pieces - 1) / pieces;
+    size = (size + step - 1) / step * step;
+    return (cpu_cut){total, size, (total + size - 1) / size};
+}
+static inline int64_t cpu_cut_length(cpu_cut c, int64_t i)
+{
+    return i + 1 < c.count ? c.size : c.total - (c.count - 1) * c.size;
+}
+
+/* Any product, by own kernels. */
+void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p);
+/* Few rows of a with rows of b: the same bits. False: not such a product. */
+bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p);
+/* False when oneDNN has no such product, and nothing was done. */
+bool cpu_gemm_dnnl(cpu_backend *cpu, const cpu_call *p);
 
 /* ---- oneDNN --------------------------------------------------------- */
 

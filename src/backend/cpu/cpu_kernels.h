@@ -61,6 +61,48 @@ typedef struct cpu_adamw_step {
     float eps, grad_scale;
 } cpu_adamw_step;
 
+/* Blocks of the packed product; panels are at most CPU_PANEL columns wide. */
+#define CPU_PANEL  32
+#define CPU_GEMM_N 256
+#define CPU_GEMM_K 256
+
+/* What to fetch into the cache while a block is multiplied: the block of b
+ * that is packed next. For every panel `rows` rows of `lines` lines. */
+typedef struct cpu_ahead {
+    const void *at; /* NULL: nothing */
+    int64_t panel_bytes, row_bytes, rows, lines;
+} cpu_ahead;
+
+/* sum [m, n] (+)= x panels, one chain of multiply-adds over k each; with
+ * `last`: c = alpha sum + beta c. */
+typedef struct cpu_gemm_block {
+    int64_t m, n, k;     /* n <= CPU_GEMM_N, k <= CPU_GEMM_K */
+    const float *x;      /* [m, CPU_GEMM_K] */
+    const float *panels; /* of pack() */
+    float *sum;          /* [m, CPU_GEMM_N]; unused with first and last */
+    bool first, last;    /* block along k */
+    void *c;             /* with `last`: [m, n] */
+    int64_t ldc;
+    bool c_bf;
+    float alpha, beta;
+    cpu_ahead next;
+} cpu_gemm_block;
+
+/* c [m, n] = alpha x w^T + beta c for few rows of x; the same bits. */
+#define CPU_FEW_ROWS 8
+typedef struct cpu_few {
+    int64_t m, n, k; /* m <= CPU_FEW_ROWS */
+    const float *x;
+    int64_t ldx;
+    const void *w; /* [n, k] */
+    int64_t ldw;
+    bool bf; /* w */
+    void *c;
+    int64_t ldc;
+    bool c_bf;
+    float alpha, beta;
+} cpu_few;
+
 typedef struct cpu_kernels {
     const char *name;
     /* bf16 -> float, float -> bf16 (nearest even, NaN stays NaN) */
@@ -100,11 +142,14 @@ typedef struct cpu_kernels {
     void (*mm)(int64_t m, int64_t n, int64_t k, const float *a, int64_t ars,
                int64_t aks, const float *b, int64_t ldb, float *c, int64_t ldc,
                bool add);
-    /* out[i * ldo + j] = x_i . w_j for i < n, n <= 8, j < rows; w
-     * [rows, k]; x [n, k] float with leading dimension k rounded up to
-     * CPU_PAD and zeros there. */
-    void (*dots)(float *out, int64_t ldo, const float *x, int64_t n,
-                 const void *w, int64_t rows, int64_t k, bool bf);
+    /* A block of b [n, k] (b_rows_n) or [k, n] as floats, in panels of up to
+     * CPU_PANEL columns; panels has room for n rounded up to CPU_PANEL. */
+    void (*pack)(float *panels, const void *b, int64_t ldb, bool b_rows_n,
+                 int64_t n, int64_t k, bool bf);
+    /* Columns of a panel. */
+    int panel;
+    void (*gemm)(const cpu_gemm_block *g);
+    void (*few)(const cpu_few *f);
 
     /* Scratch bytes of the attention kernels. */
     int64_t (*attn_bytes)(int head_dim);

@@ -1,5 +1,5 @@
 /* cpu_k_mm.c - products of small float matrices held in cache, and dot
- * products of a few rows with streamed weight rows (decoding). */
+ * products of a few rows with rows of keys (decoding). */
 #include "backend/cpu/isa/cpu_k.h"
 
 /* One register tile of `rows` x `wide` vectors. `rows`, `wide` and often `ars`

@@ -49,6 +49,17 @@ INLINE void store(float *p, vf v)
 {
     memcpy(p, &v, sizeof v);
 }
+/* a b + c, rounded once where the instruction set can. */
+INLINE vf madd(vf a, vf b, vf c)
+{
+#if VL == 16
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif VL == 8
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
 INLINE vf expand_bf16(vh h)
 {
     /* gcc widens a __builtin_convertvector in halves. */
@@ -242,7 +253,7 @@ INLINE vf exp_vf(vf x)
 #if VL == 16
 /* One stage of a transposition: lane bit `bit` changes places with the same
  * bit of the row number. Pairs of rows, `bit` apart. */
-INLINE void turn_stage(__m512 *row, int bit)
+INLINE void turn_stage(vf *row, int bit)
 {
     const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const vi odd = (lane & bit) != 0;
@@ -250,40 +261,61 @@ INLINE void turn_stage(__m512 *row, int bit)
     const vi high = (odd & (lane + 16)) | (~odd & (lane + bit));
     for (int pair = 0; pair < 8; ++pair) {
         int i = (pair & (bit - 1)) | (pair & ~(bit - 1)) << 1;
-        __m512 a = row[i], b = row[i + bit];
-        row[i] = _mm512_permutex2var_ps(a, (__m512i)low, b);
-        row[i + bit] = _mm512_permutex2var_ps(a, (__m512i)high, b);
+        __m512 a = (__m512)row[i], b = (__m512)row[i + bit];
+        row[i] = (vf)_mm512_permutex2var_ps(a, (__m512i)low, b);
+        row[i + bit] = (vf)_mm512_permutex2var_ps(a, (__m512i)high, b);
     }
+}
+#elif VL == 8
+INLINE void turn_four(vf *row)
+{
+    __m256 a = (__m256)row[0], b = (__m256)row[1], c = (__m256)row[2],
+           d = (__m256)row[3];
+    __m256 ab0 = _mm256_unpacklo_ps(a, b), ab1 = _mm256_unpackhi_ps(a, b);
+    __m256 cd0 = _mm256_unpacklo_ps(c, d), cd1 = _mm256_unpackhi_ps(c, d);
+    row[0] = (vf)_mm256_shuffle_ps(ab0, cd0, 0x44);
+    row[1] = (vf)_mm256_shuffle_ps(ab0, cd0, 0xee);
+    row[2] = (vf)_mm256_shuffle_ps(ab1, cd1, 0x44);
+    row[3] = (vf)_mm256_shuffle_ps(ab1, cd1, 0xee);
 }
 #endif
 
-/* t [VL, ldt] = the VL x VL tile of s [VL, lds], transposed. */
-INLINE void turn_tile(float *t, int64_t ldt, const float *s, int64_t lds)
+/* Transposes a square of VL rows in registers. */
+INLINE void turn_square(vf *row)
 {
 #if VL == 16
-    __m512 row[16];
-    for (int i = 0; i < 16; ++i)
-        row[i] = _mm512_loadu_ps(s + i * lds);
     turn_stage(row, 1);
     turn_stage(row, 2);
     turn_stage(row, 4);
     turn_stage(row, 8);
-    for (int i = 0; i < 16; ++i)
-        _mm512_storeu_ps(t + i * ldt, row[i]);
+#elif VL == 8
+    turn_four(row);
+    turn_four(row + 4);
+    for (int i = 0; i < 4; ++i) {
+        __m256 a = (__m256)row[i], b = (__m256)row[i + 4];
+        row[i] = (vf)_mm256_permute2f128_ps(a, b, 0x20);
+        row[i + 4] = (vf)_mm256_permute2f128_ps(a, b, 0x31);
+    }
 #else
-    for (int i = 0; i < VL; i += 4)
-        for (int j = 0; j < VL; j += 4) {
-            __m128 a = _mm_loadu_ps(s + i * lds + j);
-            __m128 b = _mm_loadu_ps(s + (i + 1) * lds + j);
-            __m128 c = _mm_loadu_ps(s + (i + 2) * lds + j);
-            __m128 d = _mm_loadu_ps(s + (i + 3) * lds + j);
-            _MM_TRANSPOSE4_PS(a, b, c, d);
-            _mm_storeu_ps(t + j * ldt + i, a);
-            _mm_storeu_ps(t + (j + 1) * ldt + i, b);
-            _mm_storeu_ps(t + (j + 2) * ldt + i, c);
-            _mm_storeu_ps(t + (j + 3) * ldt + i, d);
-        }
+    __m128 a = (__m128)row[0], b = (__m128)row[1], c = (__m128)row[2],
+           d = (__m128)row[3];
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    row[0] = (vf)a;
+    row[1] = (vf)b;
+    row[2] = (vf)c;
+    row[3] = (vf)d;
 #endif
+}
+
+/* t [VL, ldt] = the VL x VL tile of s [VL, lds], transposed. */
+INLINE void turn_tile(float *t, int64_t ldt, const float *s, int64_t lds)
+{
+    vf row[VL];
+    for (int i = 0; i < VL; ++i)
+        row[i] = load(s + i * lds);
+    turn_square(row);
+    for (int i = 0; i < VL; ++i)
+        store(t + i * ldt, row[i]);
 }
 
 #endif
