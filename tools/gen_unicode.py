@@ -12,7 +12,8 @@ every code point is tried in the package itself:
   - combining classes: the order NFD gives two marks, numbers from unicodedata
     (a class never changes once assigned);
   - \\w: a single_word added token beside the code point;
-  - char::is_numeric: pre_tokenizers.Digits.
+  - char::is_numeric: pre_tokenizers.Digits;
+  - punctuation (an older table): pre_tokenizers.Punctuation.
 The result is checked against NFC on random strings before it is written.
 Developer tool; needs the Python package `tokenizers`.
 """
@@ -90,6 +91,12 @@ def numeric_chars():
     digits = pre_tokenizers.Digits(individual_digits=True)
     return [c for c in SCALARS
             if len(digits.pre_tokenize_str("a" + chr(c) + "a")) == 3]
+
+
+def punctuation_chars():
+    marks = pre_tokenizers.Punctuation("isolated")
+    return [c for c in SCALARS
+            if len(marks.pre_tokenize_str("a" + chr(c) + "a")) == 3]
 
 
 def check_spaces():
@@ -235,6 +242,8 @@ def write_class():
          pair_rows(word_chars()), 4)
     emit("text_numeric", "char::is_numeric of the Rust standard library.",
          "text_range", pair_rows(numeric_chars()), 4)
+    emit("text_punctuation", "What pre_tokenizers.Punctuation splits at.",
+         "text_range", pair_rows(punctuation_chars()), 4)
 
 
 def main():

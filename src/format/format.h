@@ -55,6 +55,48 @@ lori_status format_rows_read(const char *path,
                                                 lori_error *err),
                              void *context, lori_error *err);
 
+/* ---- JSON, read as a stream ------------------------------------------ */
+
+/* One value after another from text in memory, without a tree, for members
+ * that are too large for one. `more` says whether a list or an object goes on;
+ * between two calls exactly one value (an object: key and value) is read or
+ * skipped. Errors are "name:line:column: ...". */
+typedef struct format_scan {
+    const char *s;
+    size_t n, at;
+    const char *name;
+    bool first;    /* an opened list or object had no value yet */
+    base_str text; /* a string that had escapes */
+} format_scan;
+/* Checks that all is UTF-8. bytes and name are borrowed. */
+lori_status format_scan_start(format_scan *scan, const char *bytes, size_t n,
+                              const char *name, lori_error *err);
+void format_scan_free(format_scan *scan);
+/* The first character of the next value, ',', ':' or bracket; -1 at the end. */
+int format_scan_peek(format_scan *scan);
+/* Expects '{' or '['. */
+lori_status format_scan_open(format_scan *scan, char bracket, lori_error *err);
+/* `bracket` closes: '}' or ']'; it is consumed when *more is false. */
+lori_status format_scan_more(format_scan *scan, char bracket, bool *more,
+                             lori_error *err);
+/* *s is borrowed until the next call; not NUL-terminated. */
+lori_status format_scan_string(format_scan *scan, const char **s, size_t *n,
+                               lori_error *err);
+lori_status format_scan_key(format_scan *scan, const char **s, size_t *n,
+                            lori_error *err);
+/* *good false: the value, which was skipped, is no integer from lo to hi. */
+lori_status format_scan_int(format_scan *scan, int64_t lo, int64_t hi,
+                            int64_t *value, bool *good, lori_error *err);
+/* Any value, as its text: to be parsed by somebody who checks it. */
+lori_status format_scan_skip(format_scan *scan, const char **s, size_t *n,
+                             lori_error *err);
+lori_status format_scan_end(format_scan *scan, lori_error *err);
+int64_t format_scan_line(const format_scan *scan, size_t at); /* from 1 */
+/* format_json_parse of a part of a file that begins at `first_line`. */
+lori_status format_json_parse_at(const char *bytes, size_t n, const char *name,
+                                 int64_t first_line, json_t **out,
+                                 lori_error *err);
+
 /* ---- YAML ----------------------------------------------------------- */
 
 typedef enum format_yaml_kind {

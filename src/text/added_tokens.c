@@ -124,13 +124,12 @@ lori_status text_added_finish(text_added_set *set,
         return base_no_memory(err, set->n * sizeof *set->raw.p);
     for (size_t i = 0; st == LORI_OK && i < set->n; i++) {
         const text_added *t = &set->token[i];
-        const char *s = t->content;
-        size_t n = t->n;
+        text_slice text = {.s = t->content, .n = t->n};
         if (t->normalized)
-            st = text_normalize(normalizers, &work, s, n, &s, &n, err);
+            st = text_normalize(normalizers, &work, text, &text, err);
         if (st == LORI_OK)
-            st = add_pattern(t->normalized ? &set->normal : &set->raw, s, n, i,
-                             err);
+            st = add_pattern(t->normalized ? &set->normal : &set->raw, text.s,
+                             text.n, i, err);
     }
     text_work_free(&work);
     sort_patterns(&set->raw);

@@ -1,8 +1,5 @@
-/* bpe.c - the BPE model: merges of tokenizer.json, and the encoding of one
- * piece. Refuses continuing_subword_prefix and end_of_word_suffix. `dropout`
- * is for training and has no effect. Includes base, format.
+/* bpe.c - the BPE model: the ids of one piece. Includes base.
  * Source: huggingface/tokenizers models/bpe; spec/text.md 1.4, 2. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "text/text_i.h"
@@ -13,12 +10,7 @@
 
 /* ---- merge table ----------------------------------------------------- */
 
-static uint64_t pair_of(int32_t a, int32_t b)
-{
-    return (uint64_t)(uint32_t)a << 32 | (uint32_t)b;
-}
-
-static size_t pair_slot(const text_bpe *bpe, uint64_t pair)
+size_t text_merge_slot(const text_bpe *bpe, uint64_t pair)
 {
     uint64_t h = pair * 0x9E3779B97F4A7C15ULL;
     size_t at = (size_t)(h >> 32 ^ h >> 15) & bpe->merge_mask;
@@ -29,13 +21,15 @@ static size_t pair_slot(const text_bpe *bpe, uint64_t pair)
 
 static const text_merge *find_merge(const text_bpe *bpe, int32_t a, int32_t b)
 {
-    const text_merge *m = &bpe->merge[pair_slot(bpe, pair_of(a, b))];
+    const text_merge *m =
+        &bpe->merge[text_merge_slot(bpe, text_merge_pair(a, b))];
     return m->pair == UINT64_MAX ? NULL : m;
 }
 
 /* ---- one piece --------------------------------------------------------- */
 
-static lori_status add_symbol(text_work *work, int32_t id, lori_error *err)
+static lori_status add_symbol(text_work *work, int32_t id, size_t n,
+                              lori_error *err)
 {
     if (work->n_symbols == work->symbols_cap) {
         size_t cap = work->symbols_cap ? 2 * work->symbols_cap : 256;
@@ -45,16 +39,33 @@ static lori_status add_symbol(text_work *work, int32_t id, lori_error *err)
         work->symbol = symbol;
         work->symbols_cap = cap;
     }
-    work->symbol[work->n_symbols++].id = id;
+    text_symbol *symbol = &work->symbol[work->n_symbols++];
+    symbol->id = id;
+    symbol->n = (uint32_t)n;
     return LORI_OK;
 }
 
-/* A character of the piece that is no token. *pending: an unknown token not
- * yet added. As in the reference it stays pending over byte-fallback tokens,
- * so those come first. */
+/* An unknown token that is not yet added. As in the reference it stays pending
+ * over byte-fallback tokens, so those come first. */
+typedef struct unknown {
+    bool pending;
+    size_t n; /* bytes of its characters */
+} unknown;
+
+static lori_status flush_unknown(const text_bpe *bpe, text_work *work,
+                                 unknown *unk, lori_error *err)
+{
+    if (unk->pending)
+        BASE_TRY(add_symbol(work, bpe->unk_id, unk->n, err));
+    *unk = (unknown){0};
+    return LORI_OK;
+}
+
+/* s[0..n), a character of the piece that counts `counted` bytes, is no
+ * token. */
 static lori_status add_unknown(const text_bpe *bpe, text_work *work,
-                               const char *s, size_t n, bool *pending,
-                               lori_error *err)
+                               const char *s, size_t n, size_t counted,
+                               unknown *unk, lori_error *err)
 {
     if (bpe->byte_fallback) {
         bool all = true;
@@ -63,7 +74,7 @@ static lori_status add_unknown(const text_bpe *bpe, text_work *work,
         if (all) {
             for (size_t i = 0; i < n; i++)
                 BASE_TRY(add_symbol(work, bpe->fallback_id[(unsigned char)s[i]],
-                                    err));
+                                    1, err));
             return LORI_OK;
         }
     }
@@ -74,57 +85,84 @@ static lori_status add_unknown(const text_bpe *bpe, text_work *work,
                          "the text has a character that is no token, and the "
                          "model's unk_token '%s' is not in its vocabulary",
                          bpe->unk);
-    if (*pending && !bpe->fuse_unk)
-        BASE_TRY(add_symbol(work, bpe->unk_id, err));
-    *pending = true;
+    if (!bpe->fuse_unk)
+        BASE_TRY(flush_unknown(bpe, work, unk, err));
+    unk->pending = true;
+    unk->n += counted;
     return LORI_OK;
 }
 
-static lori_status symbols_of(const text_bpe *bpe, text_work *work,
-                              const char *s, size_t n, lori_error *err)
+/* The character s[at..at + *n) of a piece of `end` bytes with the affixes that
+ * its place asks for. */
+static const char *with_affixes(const text_bpe *bpe, text_work *work,
+                                const char *s, size_t at, size_t end, size_t *n)
 {
-    bool pending = false;
-    work->n_symbols = 0;
+    base_str *out = &work->affixed;
+    if (!bpe->prefix && !bpe->suffix)
+        return s + at;
+    base_str_clear(out);
+    if (at > 0 && bpe->prefix)
+        base_str_puts(out, bpe->prefix);
+    base_str_add(out, s + at, *n);
+    if (at + *n == end && bpe->suffix)
+        base_str_puts(out, bpe->suffix);
+    if (out->failed)
+        return NULL;
+    *n = out->len;
+    return out->s;
+}
+
+static lori_status symbols_of_text(const text_bpe *bpe, text_work *work,
+                                   const char *s, size_t n, lori_error *err)
+{
+    unknown unk = {0};
     for (size_t i = 0; i < n;) {
-        char mapped[4];
-        const char *at = s + i;
-        size_t length = 1;
-        int32_t id;
-        if (bpe->bytes) {
-            id = bpe->byte_id[(unsigned char)s[i]];
-            i++;
-            if (id < 0) {
-                length =
-                    (size_t)text_utf8_put(text_byte_char((uint8_t)*at), mapped);
-                at = mapped;
-            }
-        } else {
-            uint32_t c;
-            length = (size_t)text_utf8_next(at, &c);
-            id = text_vocab_id(bpe->vocab, at, length);
-            i += length;
-        }
+        uint32_t c;
+        size_t counted = (size_t)text_utf8_next(s + i, &c), length = counted;
+        const char *at = with_affixes(bpe, work, s, i, n, &length);
+        if (!at)
+            return base_no_memory(err, n);
+        int32_t id = text_vocab_id(bpe->vocab, at, length);
+        i += counted;
         if (id < 0) {
-            BASE_TRY(add_unknown(bpe, work, at, length, &pending, err));
+            BASE_TRY(add_unknown(bpe, work, at, length, counted, &unk, err));
             continue;
         }
-        if (pending)
-            BASE_TRY(add_symbol(work, bpe->unk_id, err));
-        pending = false;
-        BASE_TRY(add_symbol(work, id, err));
+        BASE_TRY(flush_unknown(bpe, work, &unk, err));
+        BASE_TRY(add_symbol(work, id, counted, err));
     }
-    if (pending)
-        BASE_TRY(add_symbol(work, bpe->unk_id, err));
-    return LORI_OK;
+    return flush_unknown(bpe, work, &unk, err);
+}
+
+static lori_status symbols_of_bytes(const text_bpe *bpe, text_work *work,
+                                    const char *s, size_t n, lori_error *err)
+{
+    unknown unk = {0};
+    for (size_t i = 0; i < n; i++) {
+        uint8_t byte = (uint8_t)s[i];
+        size_t counted = text_byte_length(byte);
+        if (bpe->byte_id[byte] < 0) {
+            char mapped[4];
+            text_utf8_put(text_byte_char(byte), mapped);
+            BASE_TRY(
+                add_unknown(bpe, work, mapped, counted, counted, &unk, err));
+            continue;
+        }
+        BASE_TRY(flush_unknown(bpe, work, &unk, err));
+        BASE_TRY(add_symbol(work, bpe->byte_id[byte], counted, err));
+    }
+    return flush_unknown(bpe, work, &unk, err);
 }
 
 /* Lowest rank first, leftmost among equals. Returns how many are left. */
 static size_t merge_short(const text_bpe *bpe, text_symbol *symbol, size_t n)
 {
-    uint32_t rank[SHORT_PIECE];
+    uint32_t rank[SHORT_PIECE], length[SHORT_PIECE];
     int32_t to[SHORT_PIECE], id[SHORT_PIECE];
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         id[i] = symbol[i].id;
+        length[i] = symbol[i].n;
+    }
     for (size_t i = 0; i + 1 < n; i++) {
         const text_merge *m = find_merge(bpe, id[i], id[i + 1]);
         rank[i] = m ? m->rank : NO_RANK;
@@ -138,9 +176,11 @@ static size_t merge_short(const text_bpe *bpe, text_symbol *symbol, size_t n)
         if (rank[best] == NO_RANK)
             break;
         id[best] = to[best];
+        length[best] += length[best + 1];
         n--;
         for (size_t i = best + 1; i < n; i++) {
             id[i] = id[i + 1];
+            length[i] = length[i + 1];
             rank[i - 1] = rank[i];
             to[i - 1] = to[i];
         }
@@ -150,8 +190,10 @@ static size_t merge_short(const text_bpe *bpe, text_symbol *symbol, size_t n)
             to[i] = m ? m->id : -1;
         }
     }
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         symbol[i].id = id[i];
+        symbol[i].n = length[i];
+    }
     return n;
 }
 
@@ -228,6 +270,7 @@ static lori_status merge_long(const text_bpe *bpe, text_work *work,
         if (!m || m->id != top.id)
             continue;
         s[left].id = top.id;
+        s[left].n += s[right].n;
         s[left].next = s[right].next;
         s[right].id = -1;
         if (s[left].next >= 0)
@@ -237,7 +280,7 @@ static lori_status merge_long(const text_bpe *bpe, text_work *work,
     }
     for (size_t i = 0; i < n; i++)
         if (s[i].id >= 0)
-            s[out++].id = s[i].id;
+            s[out++] = s[i];
     work->n_symbols = out;
     return LORI_OK;
 }
@@ -246,7 +289,9 @@ static lori_status merge_long(const text_bpe *bpe, text_work *work,
 static lori_status merge_piece(const text_bpe *bpe, text_work *work,
                                const char *s, size_t n, lori_error *err)
 {
-    BASE_TRY(symbols_of(bpe, work, s, n, err));
+    work->n_symbols = 0;
+    BASE_TRY(bpe->bytes ? symbols_of_bytes(bpe, work, s, n, err)
+                        : symbols_of_text(bpe, work, s, n, err));
     if (work->n_symbols > SHORT_PIECE)
         return merge_long(bpe, work, err);
     work->n_symbols = merge_short(bpe, work->symbol, work->n_symbols);
@@ -260,220 +305,74 @@ static int32_t find_piece(const text_bpe *bpe, const char *s, size_t n)
     return n > bpe->vocab->max_text ? -1 : text_vocab_find(bpe->vocab, s, n);
 }
 
+/* The piece is one token. */
+static lori_status add_token(const text_bpe *bpe, text_work *work,
+                             int32_t entry, size_t n, text_ids *out,
+                             lori_error *err)
+{
+    const text_entry *e = &bpe->vocab->entry[entry];
+    if (work->want_lengths)
+        BASE_TRY(text_ids_add(&work->lengths,
+                              (int32_t)(bpe->bytes ? e->text_len : n), err));
+    return text_ids_add(out, e->id, err);
+}
+
+/* A part of a piece that the rest of it has no effect on. */
+static lori_status encode_part(const text_bpe *bpe, text_work *work,
+                               const char *s, size_t n, text_ids *out,
+                               lori_error *err)
+{
+    int32_t e = find_piece(bpe, s, n);
+    int whole = e < 0 ? TEXT_WHOLE_NO
+                      : __atomic_load_n(&bpe->whole[e], __ATOMIC_RELAXED);
+    if (whole == TEXT_WHOLE_YES)
+        return add_token(bpe, work, e, n, out, err);
+    BASE_TRY(merge_piece(bpe, work, s, n, err));
+    if (whole == TEXT_WHOLE_UNKNOWN) {
+        bool yes = work->n_symbols == 1 &&
+                   work->symbol[0].id == bpe->vocab->entry[e].id;
+        __atomic_store_n(&bpe->whole[e], yes ? TEXT_WHOLE_YES : TEXT_WHOLE_NO,
+                         __ATOMIC_RELAXED);
+    }
+    for (size_t i = 0; i < work->n_symbols; i++) {
+        BASE_TRY(text_ids_add(out, work->symbol[i].id, err));
+        if (work->want_lengths)
+            BASE_TRY(
+                text_ids_add(&work->lengths, (int32_t)work->symbol[i].n, err));
+    }
+    return LORI_OK;
+}
+
+/* Up to the next place where the piece may be cut, n when there is none. */
+static size_t next_cut(const text_bpe *bpe, const char *s, size_t n)
+{
+    for (size_t i = 1; i + 3 <= n; i++) {
+        const char *mark = memchr(s + i, '\xE2', n - 2 - i);
+        if (!mark)
+            break;
+        i = (size_t)(mark - s);
+        if (mark[1] == '\x96' && mark[2] == '\x81' &&
+            !bpe->after_byte[(unsigned char)s[i - 1]])
+            return i;
+    }
+    return n;
+}
+
 lori_status text_bpe_encode(const text_bpe *bpe, text_work *work, const char *s,
                             size_t n, text_ids *out, lori_error *err)
 {
-    int32_t e = find_piece(bpe, s, n);
-    if (e >= 0 && (bpe->ignore_merges || bpe->whole[e]))
-        return text_ids_add(out, bpe->vocab->entry[e].id, err);
-    BASE_TRY(merge_piece(bpe, work, s, n, err));
-    for (size_t i = 0; i < work->n_symbols; i++)
-        BASE_TRY(text_ids_add(out, work->symbol[i].id, err));
-    return LORI_OK;
-}
-
-/* ---- loading ----------------------------------------------------------- */
-
-/* The two sides of merges[i]: "a b" or ["a", "b"]. */
-static bool merge_sides(const json_t *item, const char *side[2], size_t n[2])
-{
-    if (json_is_array(item)) {
-        for (size_t k = 0; k < 2; k++) {
-            const json_t *s = json_array_get(item, k);
-            if (json_array_size(item) != 2 || !json_is_string(s))
-                return false;
-            side[k] = json_string_value(s);
-            n[k] = json_string_length(s);
-        }
-        return true;
+    work->lengths.n = 0;
+    if (bpe->ignore_merges) {
+        int32_t e = find_piece(bpe, s, n);
+        if (e >= 0)
+            return add_token(bpe, work, e, n, out, err);
     }
-    if (!json_is_string(item))
-        return false;
-    const char *s = json_string_value(item);
-    size_t length = json_string_length(item);
-    const char *space = memchr(s, ' ', length);
-    if (!space || memchr(space + 1, ' ', length - (size_t)(space + 1 - s)))
-        return false;
-    side[0] = s;
-    n[0] = (size_t)(space - s);
-    side[1] = space + 1;
-    n[1] = length - n[0] - 1;
-    return true;
-}
-
-static lori_status add_merge(text_bpe *bpe, const json_t *item, size_t index,
-                             uint32_t rank, const char *file, base_str *joined,
-                             lori_error *err)
-{
-    const char *side[2];
-    size_t n[2];
-    int32_t id[3];
-    if (!merge_sides(item, side, n))
-        return base_fail(err, LORI_FORMAT,
-                         "%s: model.merges[%zu] is not two tokens", file,
-                         index);
-    base_str_clear(joined);
-    base_str_add(joined, side[0], n[0]);
-    base_str_add(joined, side[1], n[1]);
-    if (joined->failed)
-        return base_no_memory(err, n[0] + n[1]);
-    id[0] = text_vocab_id(bpe->vocab, side[0], n[0]);
-    id[1] = text_vocab_id(bpe->vocab, side[1], n[1]);
-    id[2] =
-        joined->len ? text_vocab_id(bpe->vocab, joined->s, joined->len) : -1;
-    for (int k = 0; k < 3; k++)
-        if (id[k] < 0)
-            return base_fail(err, LORI_FORMAT,
-                             "%s: model.merges[%zu] needs the token '%s', "
-                             "which is not in model.vocab",
-                             file, index, k < 2 ? side[k] : joined->s);
-    uint64_t pair = pair_of(id[0], id[1]);
-    bpe->merge[pair_slot(bpe, pair)] = (text_merge){pair, rank, id[2]};
-    return LORI_OK;
-}
-
-static lori_status load_merges(text_bpe *bpe, const json_t *model,
-                               const char *file, lori_error *err)
-{
-    const json_t *merges = json_object_get(model, "merges");
-    if (!json_is_array(merges))
-        return base_fail(err, LORI_FORMAT, "%s: model.merges is not a list",
-                         file);
-    size_t n = json_array_size(merges), slots = 16;
-    while (slots < 2 * n)
-        slots *= 2;
-    bpe->merge = base_alloc(slots, sizeof *bpe->merge);
-    if (!bpe->merge)
-        return base_no_memory(err, slots * sizeof *bpe->merge);
-    bpe->merge_mask = slots - 1;
-    for (size_t i = 0; i < slots; i++)
-        bpe->merge[i].pair = UINT64_MAX;
-    base_str joined = {0};
-    lori_status st = LORI_OK;
-    uint32_t rank = 0;
-    for (size_t i = 0; st == LORI_OK && i < n; i++) {
-        const json_t *item = json_array_get(merges, i);
-        const char *s = json_string_value(item);
-        if (s && strncmp(s, "#version", 8) == 0)
-            continue; /* a line of the old merges.txt */
-        st = add_merge(bpe, item, i, rank++, file, &joined, err);
-    }
-    base_str_free(&joined);
-    return st;
-}
-
-static lori_status load_vocab(text_vocab *vocab, const json_t *model,
-                              const char *file, lori_error *err)
-{
-    json_t *object = json_object_get(model, "vocab");
-    if (!json_is_object(object))
-        return base_fail(err, LORI_FORMAT, "%s: model.vocab is not an object",
-                         file);
-    const char *key;
-    json_t *value;
-    json_object_foreach(object, key, value)
-    {
-        json_int_t id = json_integer_value(value);
-        if (!json_is_integer(value) || id < 0 || id > TEXT_MAX_ID)
-            return base_fail(err, LORI_FORMAT,
-                             "%s: model.vocab['%s'] is not an id from 0 to %d",
-                             file, key, TEXT_MAX_ID);
-        BASE_TRY(text_vocab_add(vocab, key, strlen(key), (int32_t)id, err));
-    }
-    return text_vocab_finish(vocab, err);
-}
-
-static lori_status load_options(text_bpe *bpe, const json_t *model,
-                                const char *file, lori_error *err)
-{
-    const char *unk = NULL, *prefix = NULL, *suffix = NULL;
-    BASE_TRY(format_get_str(model, file, "unk_token", false, &unk, err));
-    BASE_TRY(format_get_str(model, file, "continuing_subword_prefix", false,
-                            &prefix, err));
-    BASE_TRY(
-        format_get_str(model, file, "end_of_word_suffix", false, &suffix, err));
-    BASE_TRY(
-        format_get_bool(model, file, "fuse_unk", false, &bpe->fuse_unk, err));
-    BASE_TRY(format_get_bool(model, file, "byte_fallback", false,
-                             &bpe->byte_fallback, err));
-    BASE_TRY(format_get_bool(model, file, "ignore_merges", false,
-                             &bpe->ignore_merges, err));
-    if ((prefix && *prefix) || (suffix && *suffix))
-        return base_fail(err, LORI_UNSUPPORTED, "%s: model.%s is not supported",
-                         file,
-                         prefix && *prefix ? "continuing_subword_prefix"
-                                           : "end_of_word_suffix");
-    bpe->unk_id = -1;
-    if (unk) {
-        bpe->unk = base_strdup(unk);
-        if (!bpe->unk)
-            return base_no_memory(err, strlen(unk));
-        bpe->unk_id = text_vocab_id(bpe->vocab, unk, strlen(unk));
+    if (!bpe->cuts)
+        return encode_part(bpe, work, s, n, out, err);
+    for (size_t i = 0; i < n;) {
+        size_t part = next_cut(bpe, s + i, n - i);
+        BASE_TRY(encode_part(bpe, work, s + i, part, out, err));
+        i += part;
     }
     return LORI_OK;
-}
-
-static void fill_byte_ids(text_bpe *bpe)
-{
-    for (int b = 0; b < 256; b++) {
-        char bytes[4], name[8];
-        int n = text_utf8_put(text_byte_char((uint8_t)b), bytes);
-        bpe->byte_id[b] = text_vocab_id(bpe->vocab, bytes, (size_t)n);
-        snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
-        bpe->fallback_id[b] = text_vocab_id(bpe->vocab, name, 6);
-    }
-}
-
-/* Finds the tokens that their own text encodes to. */
-static lori_status fill_whole(text_bpe *bpe, lori_error *err)
-{
-    const text_vocab *v = bpe->vocab;
-    text_work work = {0};
-    lori_status st = LORI_OK;
-    bpe->whole = base_alloc(v->n, sizeof *bpe->whole);
-    if (!bpe->whole)
-        return base_no_memory(err, v->n);
-    for (size_t i = 0; st == LORI_OK && i < v->n; i++) {
-        const text_entry *e = &v->entry[i];
-        if (e->text_len == 0 || (bpe->bytes && !e->is_bytes))
-            continue;
-        if (bpe->bytes)
-            st = merge_piece(bpe, &work, v->arena.s + e->raw, e->raw_len, err);
-        else
-            st =
-                merge_piece(bpe, &work, v->arena.s + e->text, e->text_len, err);
-        if (st == LORI_FORMAT) /* no unk: an error only when text needs it */
-            st = LORI_OK;
-        else
-            bpe->whole[i] = st == LORI_OK && work.n_symbols == 1 &&
-                            work.symbol[0].id == e->id;
-    }
-    text_work_free(&work);
-    return st;
-}
-
-lori_status text_bpe_parse(const json_t *model, const char *file, bool bytes,
-                           text_vocab *vocab, text_bpe *out, lori_error *err)
-{
-    const char *type = "BPE"; /* files of before 2020 have no type */
-    if (!json_is_object(model))
-        return base_fail(err, LORI_FORMAT, "%s: 'model' is not an object",
-                         file);
-    BASE_TRY(format_get_str(model, file, "type", false, &type, err));
-    if (strcmp(type, "BPE") != 0)
-        return text_unsupported(file, "model", type, "BPE", err);
-    *out = (text_bpe){.vocab = vocab, .bytes = bytes};
-    BASE_TRY(load_vocab(vocab, model, file, err));
-    BASE_TRY(load_options(out, model, file, err));
-    BASE_TRY(load_merges(out, model, file, err));
-    fill_byte_ids(out);
-    return fill_whole(out, err);
-}
-
-void text_bpe_free(text_bpe *bpe)
-{
-    free(bpe->merge);
-    free(bpe->unk);
-    free(bpe->whole);
-    *bpe = (text_bpe){0};
 }

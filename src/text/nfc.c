@@ -1,10 +1,11 @@
-/* nfc.c - canonical composition (NFC) with the data of Unicode 9, which is
- * what the tokenizers package uses: characters of later versions are left
- * alone. Linear in the length of the text, also for long runs of marks.
+/* nfc.c - canonical composition (NFC) and decomposition (NFD) with the data of
+ * Unicode 9, which is what the tokenizers package uses: characters of later
+ * versions are left alone. Linear in the length of the text, also for long
+ * runs of marks. Every character knows how many of the text it stands for.
  * Includes base only. Source: UAX #15, Unicode D108-D117, 3.12 (Hangul). */
 #include <stdlib.h>
 
-#include "text/unicode_i.h"
+#include "text/text_i.h"
 
 enum {
     L_BASE = 0x1100,
@@ -17,9 +18,12 @@ enum {
     S_COUNT = L_COUNT * V_COUNT * T_COUNT
 };
 
-/* One character being normalized and its combining class. */
+/* One character being normalized, its combining class, and how many source
+ * characters it stands for: the first part of a decomposed character has 1,
+ * the others 0; a composed one has the sum of its parts. */
 typedef struct nfc_char {
     uint32_t c;
+    uint32_t stands_for;
     uint8_t class;
 } nfc_char;
 
@@ -84,7 +88,7 @@ static uint32_t compose(uint32_t a, uint32_t b)
     return 0;
 }
 
-static void push(nfc_work *w, uint32_t c)
+static void push(nfc_work *w, uint32_t c, uint32_t stands_for)
 {
     if (w->n == w->cap) {
         size_t cap = w->cap ? 2 * w->cap : 64;
@@ -100,7 +104,7 @@ static void push(nfc_work *w, uint32_t c)
         }
         w->cap = cap;
     }
-    w->chars[w->n++] = (nfc_char){c, combining_class(c)};
+    w->chars[w->n++] = (nfc_char){c, stands_for, combining_class(c)};
 }
 
 static void decompose(nfc_work *w, uint32_t c)
@@ -111,10 +115,10 @@ static void decompose(nfc_work *w, uint32_t c)
     int n = 0;
     if (c >= S_BASE && c < S_BASE + S_COUNT) {
         uint32_t i = c - S_BASE, t = i % T_COUNT;
-        push(w, L_BASE + i / (V_COUNT * T_COUNT));
-        push(w, V_BASE + i % (V_COUNT * T_COUNT) / T_COUNT);
+        push(w, L_BASE + i / (V_COUNT * T_COUNT), 1);
+        push(w, V_BASE + i % (V_COUNT * T_COUNT) / T_COUNT, 0);
         if (t)
-            push(w, T_BASE + t);
+            push(w, T_BASE + t, 0);
         return;
     }
     const text_pair *p;
@@ -123,9 +127,9 @@ static void decompose(nfc_work *w, uint32_t c)
             later[n++] = p->b;
         c = p->a;
     }
-    push(w, c);
+    push(w, c, 1);
     while (n > 0)
-        push(w, later[--n]);
+        push(w, later[--n], 0);
 }
 
 /* Stable sort by combining class of a run of marks: insertion when short,
@@ -180,6 +184,7 @@ static void compose_all(nfc_work *w)
             uint32_t c = compose(w->chars[starter].c, x.c);
             if (c) {
                 w->chars[starter].c = c;
+                w->chars[starter].stands_for += x.stands_for;
                 continue;
             }
         }
@@ -191,43 +196,61 @@ static void compose_all(nfc_work *w)
     w->n = out;
 }
 
-static void flush(nfc_work *w, base_str *out)
+/* The next `count` characters' bytes. */
+static size_t bytes_of(const text_edit *e, uint32_t count)
+{
+    size_t at = e->at;
+    uint32_t c;
+    while (count-- > 0 && at < e->from.n)
+        at += (size_t)text_utf8_next(e->from.s + at, &c);
+    return at - e->at;
+}
+
+static void flush(nfc_work *w, bool compose, text_edit *e)
 {
     order_marks(w);
-    compose_all(w);
+    if (compose)
+        compose_all(w);
     for (size_t i = 0; i < w->n; i++) {
         char bytes[4];
         int n = text_utf8_put(w->chars[i].c, bytes);
-        base_str_add(out, bytes, (size_t)n);
+        text_edit_put(e, bytes, (size_t)n, bytes_of(e, w->chars[i].stands_for));
     }
     w->n = 0;
 }
 
-/* NFC leaves `c` alone and joins it to nothing before it. */
-static bool is_stable(uint32_t c)
+/* The form leaves `c` alone and joins it to nothing before it. */
+static bool is_stable(uint32_t c, bool compose)
 {
-    return c < 0x300 || !text_in_ranges(text_nfc_slow, text_nfc_slow_count, c);
+    if (compose)
+        return c < 0x300 ||
+               !text_in_ranges(text_nfc_slow, text_nfc_slow_count, c);
+    return c < 0xC0 || (combining_class(c) == 0 && !find_decomposition(c) &&
+                        !(c >= S_BASE && c < S_BASE + S_COUNT));
 }
 
-void text_nfc(const char *s, size_t n, base_str *out)
+lori_status text_normal_form(text_edit *e, bool compose, lori_error *err)
 {
+    const unsigned char quick = compose ? 0xCC : 0xC3; /* U+0300, U+00C0 */
+    const char *s = e->from.s;
+    const size_t n = e->from.n;
     nfc_work w = {0};
-    size_t copied = 0, i = 0, before = 0; /* `before`: start of character */
+    size_t i = 0, before = 0; /* `before`: start of the last character */
     uint32_t c;
     while (i < n) {
-        if ((unsigned char)s[i] < 0xCC) { /* below U+0300: stable */
+        if ((unsigned char)s[i] < quick) {
             before = i;
             i += (unsigned char)s[i] < 0x80 ? 1 : 2;
             continue;
         }
         int step = text_utf8_next(s + i, &c);
-        if (is_stable(c)) {
+        if (is_stable(c, compose)) {
             before = i;
             i += (size_t)step;
             continue;
         }
         /* From the stable character before, if any, to the next one. */
-        base_str_add(out, s + copied, before - copied);
+        text_edit_keep(e, before - e->at);
         for (size_t j = before; j < i;) {
             uint32_t d;
             j += (size_t)text_utf8_next(s + j, &d);
@@ -238,16 +261,16 @@ void text_nfc(const char *s, size_t n, base_str *out)
             i += (size_t)step;
             if (i < n)
                 step = text_utf8_next(s + i, &c);
-        } while (i < n && !is_stable(c));
+        } while (i < n && !is_stable(c, compose));
         if (w.failed)
             break;
-        flush(&w, out);
-        copied = before = i;
+        flush(&w, compose, e);
+        before = i;
     }
-    if (w.failed)
-        out->failed = true;
-    else
-        base_str_add(out, s + copied, n - copied);
+    bool failed = w.failed;
+    if (!failed)
+        text_edit_keep(e, n - e->at);
     free(w.chars);
     free(w.spare);
+    return failed ? base_no_memory(err, n) : LORI_OK;
 }

@@ -1,5 +1,5 @@
 /* postprocessor.c - what is put around a text's ids when special tokens are
- * asked for: none, ByteLevel (offsets only, so nothing), TemplateProcessing
+ * asked for: none, ByteLevel (it changes offsets only), TemplateProcessing
  * of a single text, and sequences. Every other type is refused by name.
  * Includes base, format. Source: spec/text.md 1.5. */
 #include <stdlib.h>
@@ -56,7 +56,8 @@ static lori_status add_template(const json_t *json, const char *file,
     const json_t *single = json_object_get(json, "single");
     text_post inner = *post;
     lori_status st = LORI_OK;
-    *post = (text_post){0};
+    post->item = NULL;
+    post->n = 0;
     if (!json_is_array(single))
         st = base_fail(err, LORI_FORMAT,
                        "%s: TemplateProcessing without a list 'single'", file);
@@ -87,13 +88,31 @@ static lori_status add_template(const json_t *json, const char *file,
     return st;
 }
 
+/* Both flags may be absent from old files; the reference wants them. */
+static lori_status add_byte_level(const json_t *json, const char *file,
+                                  text_post *post, lori_error *err)
+{
+    bool prefix = true, trim = true;
+    BASE_TRY(
+        format_get_bool(json, file, "add_prefix_space", false, &prefix, err));
+    BASE_TRY(format_get_bool(json, file, "trim_offsets", false, &trim, err));
+    if (!trim)
+        return LORI_OK;
+    if (post->n_trims == TEXT_MAX_TRIMS)
+        return base_fail(err, LORI_UNSUPPORTED,
+                         "%s: more than %d ByteLevel post-processors", file,
+                         TEXT_MAX_TRIMS);
+    post->trim_prefix[post->n_trims++] = prefix;
+    return LORI_OK;
+}
+
 static lori_status add_any(const json_t *json, const char *file,
                            text_post *post, lori_error *err)
 {
     const char *type;
     BASE_TRY(text_component_type(json, file, "post-processor", &type, err));
     if (strcmp(type, "ByteLevel") == 0)
-        return LORI_OK;
+        return add_byte_level(json, file, post, err);
     if (strcmp(type, "TemplateProcessing") == 0)
         return add_template(json, file, post, err);
     if (strcmp(type, "Sequence") != 0)

@@ -475,9 +475,10 @@ void text_matcher_free(text_matcher *matcher)
     free(matcher);
 }
 
-lori_status text_regex_find(const text_regex *regex, text_matcher *matcher,
-                            const char *s, size_t n, size_t from, bool *found,
-                            size_t *start, size_t *end, lori_error *err)
+/* First match in s[0..n) at or after `from`. *found false: none. */
+static lori_status find(const text_regex *regex, text_matcher *matcher,
+                        const char *s, size_t n, size_t from, bool *found,
+                        size_t *start, size_t *end, lori_error *err)
 {
     *found = false;
     int rc = pcre2_match(regex->code, (PCRE2_SPTR)s, n, from,
@@ -502,5 +503,29 @@ lori_status text_regex_find(const text_regex *regex, text_matcher *matcher,
     *found = true;
     *start = at[0];
     *end = at[1];
+    return LORI_OK;
+}
+
+lori_status text_regex_next(text_matches *m, text_matcher *matcher, bool *found,
+                            size_t *start, size_t *end, lori_error *err)
+{
+    *found = false;
+    while (m->from <= m->n) {
+        BASE_TRY(find(m->regex, matcher, m->s, m->n, m->from, found, start, end,
+                      err));
+        if (!*found)
+            break;
+        if (*start == *end && m->any && *end == m->last_end) {
+            uint32_t c;
+            *found = false;
+            m->from +=
+                m->from < m->n ? (size_t)text_utf8_next(m->s + m->from, &c) : 1;
+            continue;
+        }
+        m->from = m->last_end = *end;
+        m->any = true;
+        return LORI_OK;
+    }
+    m->from = m->n + 1;
     return LORI_OK;
 }

@@ -32,13 +32,29 @@ lori_status text_encode(const text_tokenizer *tok, const char *s, size_t n,
                         unsigned flags, text_ids *out, lori_error *err);
 lori_status text_ids_add(text_ids *ids, int32_t id, lori_error *err);
 
+#define TEXT_BYTE_OFFSETS 4 /* offsets count bytes, not characters */
+/* Where in the text a token comes from, [start, end), as the tokenizers
+ * package tells it in Python: in characters, without the white space that the
+ * post-processor trims, 0 and 0 for a token that the post-processor added. */
+typedef struct text_offset {
+    size_t start, end;
+} text_offset;
+/* text_encode, and an offset for each id that it appended: *offsets is
+ * malloc'd. Slower than text_encode. */
+lori_status text_encode_offsets(const text_tokenizer *tok, const char *s,
+                                size_t n, unsigned flags, text_ids *out,
+                                text_offset **offsets, lori_error *err);
+
 #define TEXT_SKIP_SPECIAL 1
 /* Appends the text of ids; unknown ids add nothing. */
 lori_status text_decode(const text_tokenizer *tok, const int32_t *ids, size_t n,
                         unsigned flags, base_str *out, lori_error *err);
 
 /* Streaming decode: feeds one id, appends to `out` what has become certain,
- * never half a character. The concatenation equals text_decode of all ids. */
+ * never half a character. The concatenation equals text_decode of all ids, but
+ * for one case: byte tokens (<0xHH>) that make a character are shown at once,
+ * while text_decode replaces a whole run of them by U+FFFD when any byte of it
+ * is wrong. A decoder that needs the whole text comes out at the end. */
 typedef struct text_stream text_stream;
 lori_status text_stream_new(const text_tokenizer *tok, unsigned flags,
                             text_stream **out, lori_error *err);

@@ -1,5 +1,5 @@
-/* tokenizer.c - opens a tokenizer and runs its pipeline; ids and texts of
- * single tokens. Includes base, format. */
+/* tokenizer.c - opens a tokenizer; ids and texts of single tokens. Includes
+ * base, format. */
 #include <stdlib.h>
 
 #include "text/text_i.h"
@@ -27,20 +27,6 @@ lori_status text_component_type(const json_t *json, const char *file,
     return st == LORI_OK ? st : base_prefix(err, st, "%s", what);
 }
 
-void text_work_free(text_work *work)
-{
-    text_matcher_free(work->matcher);
-    for (int i = 0; i < 2; i++) {
-        base_str_free(&work->normal[i]);
-        base_str_free(&work->buffer[i]);
-    }
-    free(work->pieces.p);
-    free(work->spare.p);
-    free(work->symbol);
-    free(work->heap);
-    *work = (text_work){0};
-}
-
 lori_status text_ids_add(text_ids *ids, int32_t id, lori_error *err)
 {
     if (ids->n == ids->cap) {
@@ -63,6 +49,12 @@ void text_ids_free(text_ids *ids)
 
 /* ---- open -------------------------------------------------------------- */
 
+/* The decoder begins with the byte alphabet, so a token's bytes are known. */
+static bool decodes_bytes(const text_tokenizer *tok)
+{
+    return tok->decoder.n && tok->decoder.step[0].kind == TEXT_DECODE_BYTES;
+}
+
 /* Decoded bytes go to added_raw at *at; they are never more than the text's. */
 static void fill_view(text_tokenizer *tok, const text_added *t, size_t *at)
 {
@@ -72,7 +64,7 @@ static void fill_view(text_tokenizer *tok, const text_added *t, size_t *at)
                               .n_text = (uint32_t)t->n,
                               .n_bytes = (uint32_t)t->n,
                               .special = t->special};
-    if (tok->decoder != TEXT_DECODE_BYTES)
+    if (!decodes_bytes(tok))
         return;
     /* Added tokens go through the byte alphabet too, as in the reference. */
     char *dst = tok->added_raw + *at;
@@ -105,7 +97,7 @@ static lori_status fill_tokens(text_tokenizer *tok, lori_error *err)
         text_token_view *view = &tok->token[id];
         view->text = v->arena.s + e->text;
         view->n_text = e->text_len;
-        bool raw = tok->decoder == TEXT_DECODE_BYTES;
+        bool raw = decodes_bytes(tok);
         view->bytes = v->arena.s + (raw ? e->raw : e->text);
         view->n_bytes = raw ? e->raw_len : e->text_len;
     }
@@ -161,6 +153,7 @@ void text_tokenizer_close(text_tokenizer *tok)
     text_pretokenizer_free(&tok->pretokenizer);
     text_bpe_free(&tok->bpe);
     text_post_free(&tok->post);
+    text_decoder_free(&tok->decoder);
     free(tok->added_raw);
     free(tok->token);
     free(tok->stop);
@@ -168,98 +161,6 @@ void text_tokenizer_close(text_tokenizer *tok)
     free(tok->chat_file);
     free(tok->file);
     free(tok);
-}
-
-/* ---- encode ------------------------------------------------------------ */
-
-typedef struct encoding {
-    const text_tokenizer *tok;
-    bool plain;
-    text_work work;
-    text_ids *out;
-} encoding;
-
-/* Normalized text, or a token found in it. */
-static lori_status encode_normal(void *context, const char *s, size_t n,
-                                 const text_added *token, lori_error *err)
-{
-    encoding *e = context;
-    const text_tokenizer *tok = e->tok;
-    const char *text;
-    if (token)
-        return text_ids_add(e->out, token->id, err);
-    BASE_TRY(text_pretokenize(&tok->pretokenizer, &e->work, s, n, &text, err));
-    for (size_t i = 0; i < e->work.pieces.n; i++) {
-        text_piece piece = e->work.pieces.p[i];
-        BASE_TRY(text_bpe_encode(&tok->bpe, &e->work, text + piece.at, piece.n,
-                                 e->out, err));
-    }
-    return LORI_OK;
-}
-
-/* Raw text, or a token found in it. */
-static lori_status encode_raw(void *context, const char *s, size_t n,
-                              const text_added *token, lori_error *err)
-{
-    encoding *e = context;
-    if (token)
-        return text_ids_add(e->out, token->id, err);
-    BASE_TRY(text_normalize(&e->tok->normalizers, &e->work, s, n, &s, &n, err));
-    return text_added_scan(&e->tok->added, &e->tok->added.normal, e->plain, s,
-                           n, encode_normal, e, err);
-}
-
-static lori_status encode_text(encoding *e, const char *s, size_t n,
-                               lori_error *err)
-{
-    return text_added_scan(&e->tok->added, &e->tok->added.raw, e->plain, s, n,
-                           encode_raw, e, err);
-}
-
-/* The post-processor's items; the text is encoded at its first place and
- * copied to any further one. */
-static lori_status encode_items(encoding *e, const char *s, size_t n,
-                                bool special, lori_error *err)
-{
-    const text_post *post = &e->tok->post;
-    size_t first = SIZE_MAX, length = 0;
-    for (size_t i = 0; i < post->n; i++) {
-        if (post->item[i] >= 0) {
-            if (special)
-                BASE_TRY(text_ids_add(e->out, post->item[i], err));
-        } else if (first == SIZE_MAX) {
-            first = e->out->n;
-            BASE_TRY(encode_text(e, s, n, err));
-            length = e->out->n - first;
-        } else {
-            for (size_t k = 0; k < length; k++)
-                BASE_TRY(text_ids_add(e->out, e->out->ids[first + k], err));
-        }
-    }
-    return LORI_OK;
-}
-
-lori_status text_encode(const text_tokenizer *tok, const char *s, size_t n,
-                        unsigned flags, text_ids *out, lori_error *err)
-{
-    if (flags & ~(unsigned)(TEXT_ADD_SPECIAL | TEXT_PLAIN))
-        return base_fail(err, LORI_INVALID, "unknown encode flags 0x%x", flags);
-    if (n > TEXT_MAX_TEXT)
-        return base_fail(err, LORI_UNSUPPORTED,
-                         "a text of %zu bytes; encode at most %zu at a time", n,
-                         TEXT_MAX_TEXT);
-    size_t valid = n ? base_utf8_valid(s, n) : 0, before = out->n;
-    if (valid != n)
-        return base_fail(err, LORI_FORMAT,
-                         "the text is not UTF-8 at byte %zu (0x%02X)", valid,
-                         (unsigned)(unsigned char)s[valid]);
-    encoding e = {.tok = tok, .plain = (flags & TEXT_PLAIN) != 0, .out = out};
-    lori_status st =
-        encode_items(&e, s, n, (flags & TEXT_ADD_SPECIAL) != 0, err);
-    text_work_free(&e.work);
-    if (st != LORI_OK)
-        out->n = before;
-    return st;
 }
 
 /* ---- single tokens ----------------------------------------------------- */

@@ -1,10 +1,11 @@
 /* tokenizer_json.c - reads tokenizer.json into a tokenizer's parts.
  * `truncation` and `padding` are ignored, as transformers does.
  * Includes base, format. Source: spec/text.md 1. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "text/text_i.h"
+
+#define MAX_FILE ((size_t)1 << 30)
 
 static lori_status add_token(text_tokenizer *tok, const json_t *item, size_t i,
                              lori_error *err)
@@ -57,38 +58,175 @@ static lori_status add_tokens(text_tokenizer *tok, const json_t *root,
     return LORI_OK;
 }
 
-static lori_status load_parts(text_tokenizer *tok, const json_t *root,
-                              lori_error *err)
+/* ---- the file ---------------------------------------------------------- */
+
+/* The small members as trees; the two large ones of "model" are read from the
+ * text, and only its vocabulary was read so far. */
+typedef struct json_parts {
+    json_t *root, *model;
+    bool has_vocab;
+    const char *merges; /* text of model.merges, or NULL */
+    size_t merges_at;
+} json_parts;
+
+/* A member of an object, parsed. */
+static lori_status add_member(format_scan *scan, json_t *object,
+                              const char *key, size_t n, lori_error *err)
 {
-    const char *version = NULL;
-    if (!json_is_object(root))
+    const char *s;
+    size_t length, at = scan->at;
+    json_t *value = NULL;
+    if (json_object_getn(object, key, n))
+        return base_fail(err, LORI_FORMAT, "%s:%lld: '%.*s' is there twice",
+                         scan->name, (long long)format_scan_line(scan, at),
+                         (int)n, key);
+    char *copy = base_strndup(key, n); /* the next call ends the key's life */
+    if (!copy)
+        return base_no_memory(err, n);
+    lori_status st = format_scan_skip(scan, &s, &length, err);
+    if (st == LORI_OK)
+        st = format_json_parse_at(s, length, scan->name,
+                                  format_scan_line(scan, (size_t)(s - scan->s)),
+                                  &value, err);
+    if (st == LORI_OK && json_object_setn_new(object, copy, n, value) != 0)
+        st = base_no_memory(err, n);
+    free(copy);
+    return st;
+}
+
+static bool is_key(const char *key, size_t n, const char *name)
+{
+    return n == strlen(name) && memcmp(key, name, n) == 0;
+}
+
+static lori_status scan_model(text_tokenizer *tok, format_scan *scan,
+                              json_parts *parts, lori_error *err)
+{
+    bool more;
+    if (format_scan_peek(scan) != '{')
+        return base_fail(err, LORI_FORMAT, "%s: 'model' is not an object",
+                         tok->file);
+    BASE_TRY(format_scan_open(scan, '{', err));
+    for (;;) {
+        const char *key, *s;
+        size_t n, length;
+        BASE_TRY(format_scan_more(scan, '}', &more, err));
+        if (!more)
+            return LORI_OK;
+        BASE_TRY(format_scan_key(scan, &key, &n, err));
+        bool vocab = is_key(key, n, "vocab"), merges = is_key(key, n, "merges");
+        if (vocab ? parts->has_vocab : merges && parts->merges)
+            return base_fail(err, LORI_FORMAT,
+                             "%s:%lld: 'model' has '%.*s' twice", tok->file,
+                             (long long)format_scan_line(scan, scan->at),
+                             (int)n, key);
+        if (vocab && format_scan_peek(scan) == '{') {
+            parts->has_vocab = true;
+            BASE_TRY(text_vocab_scan(&tok->vocab, scan, err));
+        } else if (vocab || merges) {
+            BASE_TRY(format_scan_skip(scan, &s, &length, err));
+            if (merges)
+                parts->merges = s;
+        } else {
+            BASE_TRY(add_member(scan, parts->model, key, n, err));
+        }
+    }
+}
+
+static lori_status scan_file(text_tokenizer *tok, format_scan *scan,
+                             json_parts *parts, lori_error *err)
+{
+    bool more;
+    if (format_scan_peek(scan) != '{')
         return base_fail(err, LORI_FORMAT,
                          "%s: not a tokenizer: the file is not a JSON object",
                          tok->file);
-    BASE_TRY(format_get_str(root, tok->file, "version", true, &version, err));
+    BASE_TRY(format_scan_open(scan, '{', err));
+    for (;;) {
+        const char *key;
+        size_t n;
+        BASE_TRY(format_scan_more(scan, '}', &more, err));
+        if (!more)
+            return format_scan_end(scan, err);
+        BASE_TRY(format_scan_key(scan, &key, &n, err));
+        if (!is_key(key, n, "model")) {
+            BASE_TRY(add_member(scan, parts->root, key, n, err));
+            continue;
+        }
+        if (parts->model)
+            return base_fail(err, LORI_FORMAT, "%s: 'model' is there twice",
+                             tok->file);
+        parts->model = json_object();
+        if (!parts->model)
+            return base_no_memory(err, 64);
+        BASE_TRY(scan_model(tok, scan, parts, err));
+    }
+}
+
+static lori_status load_model(text_tokenizer *tok, format_scan *scan,
+                              const json_parts *parts, lori_error *err)
+{
+    const char *type = "BPE"; /* files of before 2020 have no type */
+    if (!parts->model)
+        return base_fail(err, LORI_FORMAT, "%s: there is no 'model'",
+                         tok->file);
+    BASE_TRY(
+        format_get_str(parts->model, tok->file, "type", false, &type, err));
+    if (strcmp(type, "BPE") != 0)
+        return text_unsupported(tok->file, "model", type, "BPE", err);
+    if (!parts->has_vocab)
+        return base_fail(err, LORI_FORMAT, "%s: model.vocab is not an object",
+                         tok->file);
+    if (!parts->merges)
+        return base_fail(err, LORI_FORMAT, "%s: model.merges is not a list",
+                         tok->file);
+    BASE_TRY(text_vocab_finish(&tok->vocab, tok->file, err));
+    scan->at = (size_t)(parts->merges - scan->s);
+    return text_bpe_load(parts->model, scan, &tok->pretokenizer, &tok->vocab,
+                         &tok->bpe, err);
+}
+
+static lori_status load_parts(text_tokenizer *tok, format_scan *scan,
+                              json_parts *parts, lori_error *err)
+{
+    const char *version = NULL, *file = tok->file;
+    const json_t *root = parts->root;
+    BASE_TRY(scan_file(tok, scan, parts, err));
+    BASE_TRY(format_get_str(root, file, "version", true, &version, err));
     if (strcmp(version, "1.0") != 0)
         return base_fail(err, LORI_UNSUPPORTED,
-                         "%s: version '%s', only 1.0 is supported", tok->file,
+                         "%s: version '%s', only 1.0 is supported", file,
                          version);
-    BASE_TRY(text_normalizers_parse(json_object_get(root, "normalizer"),
-                                    tok->file, &tok->normalizers, err));
+    BASE_TRY(text_normalizers_parse(json_object_get(root, "normalizer"), file,
+                                    &tok->normalizers, err));
     BASE_TRY(text_pretokenizer_parse(json_object_get(root, "pre_tokenizer"),
-                                     tok->file, &tok->pretokenizer, err));
-    BASE_TRY(text_post_parse(json_object_get(root, "post_processor"), tok->file,
+                                     file, &tok->pretokenizer, err));
+    BASE_TRY(text_post_parse(json_object_get(root, "post_processor"), file,
                              &tok->post, err));
-    BASE_TRY(text_decoder_parse(json_object_get(root, "decoder"), tok->file,
+    BASE_TRY(text_decoder_parse(json_object_get(root, "decoder"), file,
                                 &tok->decoder, err));
-    BASE_TRY(text_bpe_parse(json_object_get(root, "model"), tok->file,
-                            tok->pretokenizer.bytes, &tok->vocab, &tok->bpe,
-                            err));
+    BASE_TRY(load_model(tok, scan, parts, err));
+    tok->needs_spans = tok->pretokenizer.needs_spans ||
+                       (tok->pretokenizer.has_first && tok->normalizers.n > 0);
     return add_tokens(tok, root, err);
 }
 
 lori_status text_json_load(text_tokenizer *tok, lori_error *err)
 {
-    json_t *root = NULL;
-    BASE_TRY(format_json_load(tok->file, &root, err));
-    lori_status st = load_parts(tok, root, err);
-    json_decref(root);
+    char *bytes;
+    size_t n;
+    format_scan scan = {0};
+    json_parts parts = {0};
+    BASE_TRY(base_file_read(tok->file, MAX_FILE, &bytes, &n, err));
+    lori_status st = format_scan_start(&scan, bytes, n, tok->file, err);
+    parts.root = json_object();
+    if (st == LORI_OK && !parts.root)
+        st = base_no_memory(err, 64);
+    if (st == LORI_OK)
+        st = load_parts(tok, &scan, &parts, err);
+    json_decref(parts.root);
+    json_decref(parts.model);
+    format_scan_free(&scan);
+    free(bytes);
     return st;
 }

@@ -41,6 +41,11 @@ bool text_is_numeric(uint32_t c)
     return text_in_ranges(text_numeric, text_numeric_count, c);
 }
 
+bool text_is_punctuation(uint32_t c)
+{
+    return text_in_ranges(text_punctuation, text_punctuation_count, c);
+}
+
 /* ---- UTF-8 ---------------------------------------------------------- */
 
 /* Bounds of the second byte for lead byte `b`, or false when `b` leads

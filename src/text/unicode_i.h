@@ -30,10 +30,14 @@ extern const size_t text_word_count;
 extern const text_range text_numeric[];
 extern const size_t text_numeric_count;
 
+extern const text_range text_punctuation[];
+extern const size_t text_punctuation_count;
+
 bool text_in_ranges(const text_range *ranges, size_t n, uint32_t c);
 bool text_is_white_space(uint32_t c); /* Unicode White_Space */
 bool text_is_word(uint32_t c);        /* \w of Rust's regex crate */
 bool text_is_numeric(uint32_t c);     /* Rust's char::is_numeric */
+bool text_is_punctuation(uint32_t c); /* as pre_tokenizers.Punctuation */
 
 /* The character at s[0..n), n >= 1. Returns its length and sets *c; or 0 when
  * the bytes end inside a character that was valid so far; or -k when the first
@@ -51,13 +55,14 @@ int text_utf8_put(uint32_t c, char out[4]);
  * is left; returns the number of bytes used up. */
 size_t text_utf8_lossy(const char *s, size_t n, bool last, base_str *out);
 
-/* Appends NFC (Unicode 9) of valid UTF-8. Sets out->failed when out of
- * memory. Source: UAX #15; huggingface/tokenizers' NFC normalizer. */
-void text_nfc(const char *s, size_t n, base_str *out);
-
 /* GPT-2's byte alphabet: the character (U+0021..U+0143) that stands for a
  * byte, and back (-1 for any other character). */
 uint32_t text_byte_char(uint8_t byte);
 int text_char_byte(uint32_t c);
+/* Bytes of that character in UTF-8: 1 for printable ASCII, else 2. */
+static inline size_t text_byte_length(uint8_t byte)
+{
+    return byte >= 0x21 && byte <= 0x7E ? 1 : 2;
+}
 
 #endif

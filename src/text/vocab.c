@@ -141,7 +141,8 @@ static lori_status add_raw(text_vocab *v, lori_error *err)
     return LORI_OK;
 }
 
-lori_status text_vocab_finish(text_vocab *vocab, lori_error *err)
+lori_status text_vocab_finish(text_vocab *vocab, const char *file,
+                              lori_error *err)
 {
     if (!vocab->slot)
         BASE_TRY(grow(vocab, err)); /* an empty vocabulary is searchable */
@@ -168,8 +169,16 @@ lori_status text_vocab_finish(text_vocab *vocab, lori_error *err)
     if (!vocab->of_id)
         return base_no_memory(err, (size_t)vocab->n_ids * sizeof(int32_t));
     memset(vocab->of_id, 0xFF, (size_t)vocab->n_ids * sizeof(int32_t));
-    for (size_t i = vocab->n; i-- > 0;) /* the first of equal ids stays */
-        vocab->of_id[vocab->entry[i].id] = (int32_t)i;
+    for (size_t i = 0; i < vocab->n; i++) {
+        int32_t *of_id = &vocab->of_id[vocab->entry[i].id];
+        if (*of_id >= 0)
+            return base_fail(
+                err, LORI_FORMAT,
+                "%s: model.vocab gives the id %d to '%s' and to '%s'", file,
+                vocab->entry[i].id, entry_text(vocab, &vocab->entry[*of_id]),
+                entry_text(vocab, &vocab->entry[i]));
+        *of_id = (int32_t)i;
+    }
     return LORI_OK;
 }
 

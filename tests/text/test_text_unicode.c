@@ -2,14 +2,28 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "text/unicode_i.h"
+#include "text/text_i.h"
+
+static text_buffer normal_form(const char *s, size_t n, bool compose)
+{
+    text_buffer out = {0};
+    text_edit edit = {.from = {.s = s, .n = n}, .out = &out};
+    lori_error err = {0};
+    cr_assert_eq(text_normal_form(&edit, compose, &err), LORI_OK, "%s",
+                 err.message);
+    return out;
+}
+
+static void expect_form(const char *s, bool compose, const char *want)
+{
+    text_buffer out = normal_form(s, strlen(s), compose);
+    cr_expect_str_eq(out.text.s ? out.text.s : "", want, "'%s'", s);
+    text_buffer_free(&out);
+}
 
 static void expect_nfc(const char *s, const char *want)
 {
-    base_str out = {0};
-    text_nfc(s, strlen(s), &out);
-    cr_expect_str_eq(out.s ? out.s : "", want, "'%s'", s);
-    base_str_free(&out);
+    expect_form(s, true, want);
 }
 
 Test(text_unicode, nfc)
@@ -38,24 +52,37 @@ Test(text_unicode, nfc)
     expect_nfc("e\u1df6\u0301", "e\u1df6\u0301");
 }
 
+Test(text_unicode, nfd)
+{
+    expect_form("", false, "");
+    expect_form("plain", false, "plain");
+    expect_form("\u00e9x", false, "e\u0301x");
+    expect_form("e\u0302\u0323", false, "e\u0323\u0302");
+    expect_form("\u1ec7\u00c0", false, "e\u0323\u0302A\u0300");
+    expect_form("\uac01", false, "\u1100\u1161\u11a8");
+    expect_form("\u00bf\u00df", false, "\u00bf\u00df");
+    expect_form("\U00011935\U00011930", false, "\U00011935\U00011930");
+}
+
 /* A starter and 100,000 marks in falling order of class: sorted, and the one
  * of them that composes does. Quadratic sorting would take a minute. */
 Test(text_unicode, nfc_of_many_marks)
 {
     enum { N = 50000 };
-    base_str in = {0}, out = {0};
+    base_str in = {0};
     base_str_puts(&in, "e");
     for (int i = 0; i < N; i++)
         base_str_puts(&in, "\u0301"); /* class 230 */
     for (int i = 0; i < N; i++)
         base_str_puts(&in, "\u0323"); /* class 220 */
-    text_nfc(in.s, in.len, &out);
+    text_buffer buffer = normal_form(in.s, in.len, true);
+    base_str out = buffer.text;
     cr_assert_not(out.failed);
     cr_assert_eq(out.len, in.len); /* e + a dot below: 3 bytes, as U+1EB9 */
     cr_expect_eq(memcmp(out.s, "\u1eb9\u0323\u0323", 7), 0);
     cr_expect_eq(memcmp(out.s + out.len - 4, "\u0301\u0301", 4), 0);
     base_str_free(&in);
-    base_str_free(&out);
+    text_buffer_free(&buffer);
 }
 
 /* Counts of the tables, from tokenizers 0.23: 1924 numeric characters
