@@ -93,18 +93,26 @@ typedef struct infer_hooks {
     void *context;
     /* After each new token of request `tag`. NULL: go on. */
     infer_next (*token)(void *context, int64_t tag, int32_t id);
-    /* Asked once a step for each running request; true ends it. May be NULL. */
+    /* Asked before each step for every request; true ends it. May be NULL. */
     bool (*cancelled)(void *context, int64_t tag);
+    /* The request has ended, its result is complete. May be NULL. */
+    void (*done)(void *context, int64_t tag);
     const lori_ui *ui; /* infer_run: progress ("generate"), interrupted */
 } infer_hooks;
 
 /* ---- the engine ----------------------------------------------------- */
 
+/* The keys and values of an engine lie in pages. A page that nobody uses any
+ * more keeps what it holds until another needs its place, least recently used
+ * first; a prompt that begins like something still there shares it, if the
+ * adapter is the same. */
 typedef struct infer_limits {
     int64_t max_batch;   /* requests that advance together; 0: 16 */
     int64_t step_tokens; /* of prompts, computed in one step; 0: 512 */
     int64_t context;     /* longest prompt and reply; 0: all the model has */
-    int64_t cache_bytes; /* of keys and values; 0: 4 GiB */
+    int64_t
+        cache_bytes; /* most for keys and values; 0: 4 GiB. If that is too
+                        little for `context`, the context is what it holds */
 } infer_limits;
 typedef struct infer_engine infer_engine;
 /* `limits` may be NULL. */
@@ -113,8 +121,22 @@ lori_status infer_engine_new(model *m, const infer_limits *limits,
 void infer_engine_free(infer_engine *e);
 int64_t infer_context(const infer_engine *e);
 
-/* Runs all requests. A prompt that with max_new_tokens exceeds the context is
- * an error that says so. results: caller's array of n, zeroed; on failure
+/* Puts a request in the queue: they start in their order, when there is room.
+ * What it points to (not `q` itself) must live until it is done. *result is
+ * filled as tokens come; its finish is INFER_CANCELLED until it is done. */
+lori_status infer_submit(infer_engine *e, const infer_request *q,
+                         infer_result *result, lori_error *err);
+int64_t infer_pending(const infer_engine *e); /* waiting or running */
+/* Advances every running request by a token or a piece of its prompt. After a
+ * failure nothing is pending any more; results hold what had come. `hooks`
+ * may be NULL. */
+lori_status infer_step(infer_engine *e, const infer_hooks *hooks,
+                       lori_error *err);
+/* Forgets all requests, without telling anyone. */
+void infer_clear(infer_engine *e);
+
+/* All of that for a list. A prompt that with max_new_tokens exceeds the context
+ * is an error that says so. results: caller's array of n, zeroed; on failure
  * empty again, but on LORI_INTERRUPTED it holds what was generated so far.
  * `hooks` may be NULL. */
 lori_status infer_run(infer_engine *e, const infer_request *requests, int64_t n,

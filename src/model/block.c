@@ -80,6 +80,41 @@ static backend_view low_rank(const block *b, int role)
 
 /* ---- forward ------------------------------------------------------------ */
 
+/* Label rows whose tokens lie before `token`: the rows of a segment in the
+ * last block. */
+static int64_t label_rows_before(const model_pass *p, int64_t token)
+{
+    int64_t n = 0;
+    while (n < p->label_real && p->run->host.row[n] < token)
+        n++;
+    return n;
+}
+
+/* y += s h B^T, h = x A^T, each segment with its own A and B. h is nobody's
+ * afterwards: the segments take turns in one place. */
+static void add_segments(const block *b, int role, backend_view y,
+                         backend_view x)
+{
+    backend *be = b->be;
+    const model_pass *p = b->p;
+    int64_t from = 0;
+    for (int64_t i = 0; i < p->n_segments; i++) {
+        const model_segment *g = &p->segments[i];
+        int64_t end =
+            b->last && role >= ROLE_O ? label_rows_before(p, g->end) : g->end;
+        const model_site *s =
+            g->adapter ? g->adapter->at[b->layer * MODEL_ROLES + role] : NULL;
+        if (s && end > from) {
+            backend_view h = act(b, b->k->h[role], end - from, s->rank);
+            be->gemm_nt(be, h, backend_rows(x, from, end - from),
+                        act(b, s->A, s->rank, s->in), 1.0, 0.0);
+            be->gemm_nt(be, backend_rows(y, from, end - from), h,
+                        act(b, s->B, s->out, s->rank), s->scale, 1.0);
+        }
+        from = end;
+    }
+}
+
 /* y (+)= x W^T + b + s h B^T with h = x A^T, which `recompute` finds kept. */
 static void linear_forward(const block *b, int role, bool recompute)
 {
@@ -89,6 +124,7 @@ static void linear_forward(const block *b, int role, bool recompute)
     be->gemm_w(be, y, x, b->w->w[role], l->residual ? 1.0 : 0.0);
     if (b->w->bias[role])
         be->add_bias(be, y, b->w->bias[role]);
+    add_segments(b, role, y, x);
     const model_site *s = site_of(b, role);
     if (!s)
         return;

@@ -198,25 +198,88 @@ static void stage_positions(model_pass *p, const model_step *step)
     }
 }
 
-lori_status model_forward_cached(model_run *run, model_cache *cache,
-                                 const model_step *step,
-                                 const model_adapter *ad, void *logits,
+/* One adapter for all rows is the pass's own; several are segments. */
+static lori_status take_segments(model_pass *p, const model_step *step,
                                  lori_error *err)
 {
+    int64_t end = 0;
+    for (int64_t i = 0; i < step->n_segments; i++) {
+        const model_segment *g = &step->segments[i];
+        if (g->end <= end || g->end > step->n_tokens)
+            return base_fail(
+                err, LORI_INVALID, "segment %lld ends at token %lld of %lld",
+                (long long)i, (long long)g->end, (long long)step->n_tokens);
+        end = g->end;
+        BASE_TRY(model_pass_check_adapter(p->run, g->adapter, err));
+    }
+    if (step->n_segments > 0 && end != step->n_tokens)
+        return base_fail(err, LORI_INVALID,
+                         "the segments cover %lld of %lld tokens",
+                         (long long)end, (long long)step->n_tokens);
+    if (step->n_segments == 1) {
+        p->ad = step->segments[0].adapter;
+    } else {
+        p->segments = step->segments;
+        p->n_segments = step->n_segments;
+    }
+    return LORI_OK;
+}
+
+/* Everything but the head. */
+static lori_status forward(model_pass *p, model_run *run, model_cache *cache,
+                           const model_step *step, lori_error *err)
+{
     BASE_TRY(model_pass_check_ids(run, step->n_tokens, step->n_seqs, step->ids,
-                                  step->cu, ad, err));
+                                  step->cu, NULL, err));
     BASE_TRY(model_pass_check_rows(run, step->n_tokens, step->n_rows, step->row,
                                    err));
     BASE_TRY(check_step(cache, step, err));
+    model_pass_start(p, run, NULL, step->n_tokens, step->n_seqs, step->n_rows);
+    BASE_TRY(take_segments(p, step, err));
+    p->cache = cache;
+    p->cos = cache->cos;
+    p->sin = cache->sin;
+    model_pass_stage(p, step->ids, step->cu, step->row);
+    if (step->target)
+        model_pass_stage_targets(p, step->target, NULL);
+    stage_positions(p, step);
+    BASE_TRY(stage_table(p, step, err));
+    model_pass_upload(p);
+    model_pass_forward(p);
+    return LORI_OK;
+}
+
+lori_status model_forward_cached(model_run *run, model_cache *cache,
+                                 const model_step *step, void *logits,
+                                 lori_error *err)
+{
     model_pass p;
-    model_pass_start(&p, run, ad, step->n_tokens, step->n_seqs, step->n_rows);
-    p.cache = cache;
-    p.cos = cache->cos;
-    p.sin = cache->sin;
-    model_pass_stage(&p, step->ids, step->cu, step->row);
-    stage_positions(&p, step);
-    BASE_TRY(stage_table(&p, step, err));
-    model_pass_upload(&p);
-    model_pass_forward(&p);
+    BASE_TRY(forward(&p, run, cache, step, err));
     return model_pass_logits(&p, logits, err);
+}
+
+lori_status model_score_cached(model_run *run, model_cache *cache,
+                               const model_step *step, double *nll,
+                               lori_error *err)
+{
+    model_pass p;
+    double loss = 0;
+    BASE_TRY(model_pass_check_targets(run, step->n_rows, step->target, err));
+    BASE_TRY(forward(&p, run, cache, step, err));
+    return model_pass_loss(&p, NULL, false, nll, &loss, err);
+}
+
+void model_cache_copy(model_cache *cache, int32_t to, int32_t from, int rows)
+{
+    backend *be = cache->m->be;
+    size_t row =
+        (size_t)model_kv_width(&cache->m->config) * base_dtype_bytes(be->act);
+    size_t n = (size_t)rows * row, page = (size_t)cache->page * row;
+    size_t dst = (size_t)to * page, src = (size_t)from * page;
+    for (int64_t l = 0; l < cache->m->config.n_layers; l++) {
+        be->copy(be, (char *)cache->k[l] + dst, (char *)cache->k[l] + src, n,
+                 BACKEND_ON_DEVICE);
+        be->copy(be, (char *)cache->v[l] + dst, (char *)cache->v[l] + src, n,
+                 BACKEND_ON_DEVICE);
+    }
 }

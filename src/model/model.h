@@ -171,7 +171,18 @@ lori_status model_cache_new(model *m, int64_t n_pages, int page,
                             model_cache **out, lori_error *err);
 void model_cache_free(model_cache *cache);
 
-/* New tokens of some sequences, after what the cache already holds of them. */
+/* The first `rows` positions of page `from` become those of page `to`. */
+void model_cache_copy(model_cache *cache, int32_t to, int32_t from, int rows);
+
+/* Tokens from the end of the segment before (or 0) up to `end` are computed
+ * with `adapter` (NULL: none). */
+typedef struct model_segment {
+    int64_t end;
+    const model_adapter *adapter;
+} model_segment;
+
+/* New tokens of some sequences, after what the cache already holds of them. A
+ * sequence may read pages that another one fills in the same step. */
 typedef struct model_step {
     int64_t n_tokens, n_seqs, n_rows;
     const int32_t *ids;   /* [n_tokens] */
@@ -179,14 +190,20 @@ typedef struct model_step {
     const int32_t *past;  /* [n_seqs] positions cached before */
     const int32_t *table; /* [n_seqs, table_ld] page numbers */
     int64_t table_ld;
-    const int32_t *row; /* [n_rows] tokens whose logits are wanted */
+    const int32_t *row;            /* [n_rows] tokens whose logits are wanted */
+    const int32_t *target;         /* [n_rows], of model_score_cached only */
+    const model_segment *segments; /* the last ends at n_tokens */
+    int64_t n_segments;            /* 0: no adapter */
 } model_step;
 /* Writes the new keys and values to the cache; logits as model_logits (may be
  * NULL without rows). The run's limits bound tokens, seqs and rows; a
  * sequence may reach min(max_positions, n_pages * page) positions. */
 lori_status model_forward_cached(model_run *run, model_cache *cache,
-                                 const model_step *step,
-                                 const model_adapter *ad, void *logits,
+                                 const model_step *step, void *logits,
                                  lori_error *err);
+/* The same with nll[i] (host, n_rows) = -log p(target[i]) instead. */
+lori_status model_score_cached(model_run *run, model_cache *cache,
+                               const model_step *step, double *nll,
+                               lori_error *err);
 
 #endif

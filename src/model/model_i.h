@@ -167,9 +167,11 @@ struct model_cache {
 /* One pass in progress. */
 typedef struct model_pass {
     model_run *run;
-    const model_adapter *ad;   /* NULL: none */
-    int64_t n, n_real;         /* token rows computed, given */
-    int64_t label, label_real; /* label rows computed, given */
+    const model_adapter *ad;       /* of all rows; NULL: none, or segments */
+    const model_segment *segments; /* several adapters, forward only */
+    int64_t n_segments;            /* 0: `ad` alone */
+    int64_t n, n_real;             /* token rows computed, given */
+    int64_t label, label_real;     /* label rows computed, given */
     backend_attn attn;
     model_cache *cache; /* NULL: keys are those of the pass */
     const void *cos, *sin;
@@ -194,6 +196,10 @@ lori_status model_pass_check_ids(const model_run *run, int64_t n_tokens,
                                  int64_t n_seqs, const int32_t *ids,
                                  const int32_t *cu, const model_adapter *ad,
                                  lori_error *err);
+lori_status model_pass_check_adapter(const model_run *run,
+                                     const model_adapter *ad, lori_error *err);
+lori_status model_pass_check_targets(const model_run *run, int64_t n_rows,
+                                     const int32_t *target, lori_error *err);
 /* Everything of `p` but cos, sin, cache and the fields of p->attn that differ
  * between the two kinds; p is zeroed first. */
 void model_pass_start(model_pass *p, model_run *run, const model_adapter *ad,
@@ -201,10 +207,18 @@ void model_pass_start(model_pass *p, model_run *run, const model_adapter *ad,
 /* Host staging: ids, rows and the padding behind them. */
 void model_pass_stage(model_pass *p, const int32_t *ids, const int32_t *cu,
                       const int32_t *row);
+/* `weight` NULL: 1 each. */
+void model_pass_stage_targets(model_pass *p, const int32_t *target,
+                              const float *weight);
 void model_pass_upload(model_pass *p);
 /* Embedding and all blocks: the label rows end in kept[last].y. */
 void model_pass_forward(model_pass *p);
 /* Copies the logits of the label rows to host memory and waits. */
 lori_status model_pass_logits(model_pass *p, void *logits, lori_error *err);
+/* The head on the label rows. Negative log-probabilities of their targets to
+ * host memory (`nll` may be NULL), *loss their weighted sum; waits. With
+ * `backward` the gradient goes down through all blocks. */
+lori_status model_pass_loss(model_pass *p, const float *weight, bool backward,
+                            double *nll, double *loss, lori_error *err);
 
 #endif

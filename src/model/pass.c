@@ -26,8 +26,8 @@ lori_status model_pass_check_rows(const model_run *run, int64_t n_tokens,
     return LORI_OK;
 }
 
-static lori_status check_adapter(const model_run *run, const model_adapter *ad,
-                                 lori_error *err)
+lori_status model_pass_check_adapter(const model_run *run,
+                                     const model_adapter *ad, lori_error *err)
 {
     for (int64_t i = 0; ad && i < ad->n_sites; i++)
         if (ad->sites[i].rank > run->limits.rank)
@@ -66,19 +66,19 @@ lori_status model_pass_check_ids(const model_run *run, int64_t n_tokens,
                              "token %lld is id %d; the model's vocabulary has "
                              "%lld",
                              (long long)i, ids[i], (long long)vocab);
-    return check_adapter(run, ad, err);
+    return model_pass_check_adapter(run, ad, err);
 }
 
-static lori_status check_targets(const model_run *run, const model_batch *b,
-                                 lori_error *err)
+lori_status model_pass_check_targets(const model_run *run, int64_t n_rows,
+                                     const int32_t *target, lori_error *err)
 {
     int64_t vocab = run->m->config.vocab;
-    for (int64_t i = 0; i < b->n_rows; i++)
-        if (b->target[i] < 0 || b->target[i] >= vocab)
+    for (int64_t i = 0; i < n_rows; i++)
+        if (target[i] < 0 || target[i] >= vocab)
             return base_fail(err, LORI_INVALID,
                              "target %lld is id %d; the model's vocabulary has "
                              "%lld",
-                             (long long)i, b->target[i], (long long)vocab);
+                             (long long)i, target[i], (long long)vocab);
     return LORI_OK;
 }
 
@@ -152,12 +152,13 @@ static void stage_whole(model_pass *p, const model_batch *b)
     p->sin = run->sin;
 }
 
-static void stage_targets(model_pass *p, const model_batch *b)
+void model_pass_stage_targets(model_pass *p, const int32_t *target,
+                              const float *weight)
 {
     const model_inputs *in = &p->run->host;
-    stage(in->target, b->target, p->label_real, p->label);
+    stage(in->target, target, p->label_real, p->label);
     for (int64_t i = 0; i < p->label; i++) {
-        float w = i >= p->label_real ? 0.0F : b->weight ? b->weight[i] : 1.0F;
+        float w = i >= p->label_real ? 0.0F : weight ? weight[i] : 1.0F;
         if (p->run->m->be->acc == BASE_F64)
             ((double *)in->weight)[i] = (double)w;
         else
@@ -303,7 +304,7 @@ static bool trains(const model_config *c, const model_adapter *ad)
 }
 
 /* Host values of acc type summed in row order, in double. */
-static lori_status sum_loss(const model_pass *p, const model_batch *b,
+static lori_status sum_loss(const model_pass *p, const float *weight,
                             double *nll, double *loss, lori_error *err)
 {
     const model_run *run = p->run;
@@ -318,13 +319,29 @@ static lori_status sum_loss(const model_pass *p, const model_batch *b,
                              "finite number: the weights or the adapter hold "
                              "NaN or infinity, or the learning rate is too "
                              "high",
-                             (long long)i, b->row[i]);
+                             (long long)i, run->host.row[i]);
         if (nll)
             nll[i] = value;
-        sum += value * (b->weight ? (double)b->weight[i] : 1.0);
+        sum += value * (weight ? (double)weight[i] : 1.0);
     }
     *loss = sum;
     return LORI_OK;
+}
+
+lori_status model_pass_loss(model_pass *p, const float *weight, bool backward,
+                            double *nll, double *loss, lori_error *err)
+{
+    model_run *run = p->run;
+    backend *be = run->m->be;
+    if (p->label)
+        head_loss(p, backward);
+    if (backward)
+        backward_blocks(p);
+    be->copy(be, run->host_nll, run->nll,
+             (size_t)p->label_real * base_dtype_bytes(be->acc),
+             BACKEND_TO_HOST);
+    BASE_TRY(be->sync(be, err));
+    return sum_loss(p, weight, nll, loss, err);
 }
 
 lori_status model_loss(model_run *run, const model_batch *b,
@@ -335,7 +352,7 @@ lori_status model_loss(model_run *run, const model_batch *b,
     BASE_TRY(model_pass_check_ids(run, b->n_tokens, b->n_seqs, b->ids, b->cu,
                                   ad, err));
     BASE_TRY(model_pass_check_rows(run, b->n_tokens, b->n_rows, b->row, err));
-    BASE_TRY(check_targets(run, b, err));
+    BASE_TRY(model_pass_check_targets(run, b->n_rows, b->target, err));
     backward = backward && trains(&run->m->config, ad);
     if (backward && !run->limits.backward)
         return base_fail(err, LORI_INVALID,
@@ -345,17 +362,10 @@ lori_status model_loss(model_run *run, const model_batch *b,
     model_pass p;
     model_pass_start(&p, run, ad, b->n_tokens, b->n_seqs, b->n_rows);
     stage_whole(&p, b);
-    stage_targets(&p, b);
+    model_pass_stage_targets(&p, b->target, b->weight);
     model_pass_upload(&p);
     model_pass_forward(&p);
-    head_loss(&p, backward);
-    if (backward)
-        backward_blocks(&p);
-    backend *be = run->m->be;
-    be->copy(be, run->host_nll, run->nll,
-             (size_t)p.label_real * base_dtype_bytes(be->acc), BACKEND_TO_HOST);
-    BASE_TRY(be->sync(be, err));
-    return sum_loss(&p, b, nll, loss, err);
+    return model_pass_loss(&p, b->weight, backward, nll, loss, err);
 }
 
 lori_status model_logits(model_run *run, const model_batch *b,

@@ -389,9 +389,11 @@ static void cached_is_full(const tiny_spec *spec, const char *name,
         make_step(&c, &b, pieces[k], done);
         if (k == 1) /* logits of nothing: keys and values all the same */
             c.step.n_rows = 0;
-        cr_assert_eq(
-            model_forward_cached(run, cache, &c.step, t.ma, part, &err),
-            LORI_OK, "%s", err.message);
+        model_segment all = {c.step.n_tokens, t.ma};
+        c.step.segments = &all;
+        c.step.n_segments = 1;
+        cr_assert_eq(model_forward_cached(run, cache, &c.step, part, &err),
+                     LORI_OK, "%s", err.message);
         for (int64_t i = 0; i < c.step.n_rows; i++) {
             double d = worst_row(t.be, part + (size_t)i * line,
                                  full + (size_t)c.from[i] * line);
