@@ -36,6 +36,8 @@ static lori_status set_sizes(infer_engine *e, const infer_limits *l,
     int64_t most = bytes / position / INFER_PAGE;
     e->max_batch = l->max_batch > 0 ? l->max_batch : DEFAULT_BATCH;
     e->step_tokens = l->step_tokens > 0 ? l->step_tokens : STEP_TOKENS;
+    if (e->step_tokens < INFER_PAGE)
+        e->step_tokens = INFER_PAGE;
     e->context = c->max_positions;
     if (l->context > 0)
         e->context = smaller(e->context, l->context);

@@ -193,7 +193,8 @@ static lori_status start_jobs(infer_engine *e, const infer_hooks *hooks,
  */
 
 /* A running reply gives its last token; prompts, in their order, as much as
- * there is room for, in whole pages when it is not all. */
+ * there is room for, in whole pages when it is not all. There is room for a
+ * page beside the replies, so the first prompt always goes on. */
 static void give_tokens(infer_engine *e)
 {
     int64_t room = e->max_tokens;
@@ -211,8 +212,8 @@ static void give_tokens(infer_engine *e)
         int64_t left = s->job->n_prompt - s->past;
         s->feed = left < room ? left : room;
         int64_t end = (s->past + s->feed) / INFER_PAGE * INFER_PAGE;
-        if (s->feed < left && end > s->past)
-            s->feed = end - s->past;
+        if (s->feed < left)
+            s->feed = end > s->past ? end - s->past : 0;
         room -= s->feed;
         write_tokens(e, s);
     }
