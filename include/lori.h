@@ -282,6 +282,26 @@ LORI_API lori_status lori_generate_many(lori_session *session,
                                         int64_t n, const lori_stream *stream,
                                         const lori_ui *ui,
                                         lori_report **reports, lori_error *err);
+/* Rows in, rows out. `input`: JSON Lines (or one JSON array) of objects with
+ * "prompt" or "messages" and, where they differ from `defaults`, "tools",
+ * "adapter" (null: the base) and the fields of lori_generate_options by their
+ * names. A row without a seed has that of `defaults` plus its index.
+ * `output`: a line a row, in the same order: the row's other fields, then text
+ * (or choices), finish_reason, counts, log-probabilities if asked for.
+ *
+ * Until it is complete the output is OUTPUT.partial, and grows by blocks of
+ * rows; the same call goes on after the last block there, and ends with the
+ * same bytes as a run that was never stopped. With other settings or another
+ * input it refuses. */
+typedef struct lori_generate_file_options {
+    const char *input;
+    const char *output;             /* must not exist unless `replace` */
+    lori_generate_options defaults; /* without prompt, ids and messages */
+    int replace; /* write over `output`, begin anew in spite of a part */
+} lori_generate_file_options;
+LORI_API lori_status lori_generate_file(
+    lori_session *session, const lori_generate_file_options *options,
+    const lori_ui *ui, lori_report **out, lori_error *err);
 /* Tokens of the prompt that `options` make. */
 LORI_API lori_status lori_count_tokens(lori_session *session,
                                        const lori_generate_options *options,

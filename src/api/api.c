@@ -135,6 +135,14 @@ lori_status lori_generate_many(lori_session *session,
     return job_generate_many(session, options, n, stream, ui, reports, err);
 }
 
+lori_status lori_generate_file(lori_session *session,
+                               const lori_generate_file_options *options,
+                               const lori_ui *ui, lori_report **out,
+                               lori_error *err)
+{
+    return job_generate_file(session, options, ui, out, err);
+}
+
 lori_status lori_count_tokens(lori_session *session,
                               const lori_generate_options *options,
                               int64_t *out, lori_error *err)

@@ -1,4 +1,5 @@
-/* cmd_generate.c - the command generate: replies to one prompt, streamed. */
+/* cmd_generate.c - the command generate: replies to one prompt, streamed, or to
+ * the rows of a file. */
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -82,12 +83,12 @@ typedef struct generate {
     cli_adapters adapters;
     cli_list stops;
     const char *words[1];
-    const char *ids_text, *prompt_file;
+    const char *ids_text, *prompt_file, *input, *output;
     int32_t *ids;
     char *text; /* of prompt_file or standard input */
     double temperature, min_p;
     int64_t top_k, logprobs, threads;
-    bool json, chat, greedy, ignore_eos;
+    bool json, chat, greedy, ignore_eos, replace;
 } generate;
 
 static void on_text(void *context, int64_t request, int64_t reply,
@@ -122,6 +123,23 @@ static int run(generate *g)
     return cli_finish(st, report, &err, g->json);
 }
 
+static int run_file(generate *g)
+{
+    lori_error err = {0};
+    lori_report *report = NULL;
+    lori_session *session = NULL;
+    const lori_ui *ui = cli_ui();
+    const lori_generate_file_options o = {.input = g->input,
+                                          .output = g->output,
+                                          .defaults = g->ask,
+                                          .replace = g->replace};
+    lori_status st = lori_session_open(&g->open, ui, &session, &err);
+    if (!st)
+        st = lori_generate_file(session, &o, ui, &report, &err);
+    lori_session_close(session);
+    return cli_finish(st, report, &err, g->json);
+}
+
 /* A whole stream as text; NULL when it cannot be read. Caller frees. */
 static char *read_all(FILE *f)
 {
@@ -149,6 +167,8 @@ static char *read_all(FILE *f)
 static int find_prompt(generate *g)
 {
     lori_generate_options *o = &g->ask;
+    if (g->input || g->output)
+        return -1; /* the library says what is missing or too much */
     int given = (o->prompt != NULL) + (g->words[0] != NULL) +
                 (g->prompt_file != NULL) + (g->ids_text != NULL);
     if (given > 1) {
@@ -219,6 +239,12 @@ static int parse(generate *g, int argc, char **argv)
         {"prompt-file", CLI_TEXT, &g->prompt_file, "FILE",
          "or the text of a file"},
         {"ids", CLI_TEXT, &g->ids_text, "1,2,3", "or token ids"},
+        {"input", CLI_TEXT, &g->input, "FILE",
+         "or rows: {\"prompt\": ...} or {\"messages\": ...} a line"},
+        {"output", CLI_TEXT, &g->output, "FILE",
+         "with --input: a line a row; run again after a stop, it goes on"},
+        {"replace", CLI_FLAG, &g->replace, NULL,
+         "write over --output, begin anew"},
         {"chat", CLI_FLAG, &g->chat, NULL, "apply the model's chat template"},
         {"system", CLI_TEXT, &o->system, "TEXT", "system message of the chat"},
         {"n", CLI_INT, &o->n, "N", "replies (1)"},
@@ -238,14 +264,19 @@ static int parse(generate *g, int argc, char **argv)
         {"seed", CLI_SEED, &o->seed, "N", "of the sampling (0)"},
         {"stop", CLI_LIST, &g->stops, "TEXT", "ends the reply, not shown"},
         {"ignore-eos", CLI_FLAG, &g->ignore_eos, NULL, "do not stop at EOS"},
+        {"max-batch", CLI_INT, &g->open.max_batch, "N",
+         "replies that grow together (16)"},
+        {"kv-bytes", CLI_INT, &g->open.cache_bytes, "N",
+         "most for keys and values (4 GiB)"},
         {"logprobs", CLI_INT, &g->logprobs, "N",
-         "with --json: of each token, and of the N best"}};
+         "of each token, and of the N best, in JSON"}};
     return cli_parse(
         &(cli_syntax){"lori generate --model DIR [PROMPT] [options]",
-                      "Generates text, as it comes, from a prompt. Where "
-                      "nothing is said about sampling,\nthe model's "
-                      "generation_config.json decides; without it the most "
-                      "likely token is taken.",
+                      "Generates text from a prompt, as it comes, or from the "
+                      "rows of a file. Where nothing\nis said about sampling, "
+                      "the model's generation_config.json decides; without it "
+                      "the\nmost likely token is taken. Rows may say their own "
+                      "temperature, adapter and so on.",
                       options, COUNT(options), g->words, 1, 0, NULL},
         argc, argv, &g->json);
 }
@@ -263,7 +294,7 @@ int cmd_generate(int argc, char **argv)
         code = find_prompt(&g);
     if (code < 0) {
         settle(&g);
-        code = run(&g);
+        code = g.input || g.output ? run_file(&g) : run(&g);
     }
     cli_adapters_free(&g.adapters);
     cli_list_free(&g.stops);

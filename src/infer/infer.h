@@ -134,6 +134,9 @@ lori_status infer_step(infer_engine *e, const infer_hooks *hooks,
                        lori_error *err);
 /* Forgets all requests, without telling anyone. */
 void infer_clear(infer_engine *e);
+/* Forgets them and all keys and values: what comes next is computed as in a
+ * new engine, to the same bits. */
+lori_status infer_forget(infer_engine *e, lori_error *err);
 
 /* All of that for a list. A prompt that with max_new_tokens exceeds the context
  * is an error that says so. results: caller's array of n, zeroed; on failure

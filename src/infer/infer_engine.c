@@ -270,6 +270,14 @@ void infer_clear(infer_engine *e)
     e->n_waiting = 0;
 }
 
+lori_status infer_forget(infer_engine *e, lori_error *err)
+{
+    int64_t n = e->pages.n;
+    infer_clear(e);
+    infer_pages_fini(&e->pages);
+    return infer_pages_init(&e->pages, n, err);
+}
+
 void infer_results_free(infer_result *results, int64_t n)
 {
     for (int64_t i = 0; results && i < n; i++) {

@@ -33,22 +33,11 @@ static bool on_cancelled(void *context, int64_t tag)
            c->stream->cancelled(c->stream->context, c->places[tag].ask);
 }
 
-static lori_status prepare(call *c, const lori_session *s,
-                           const lori_generate_options *o, lori_error *err)
+/* The requests of all asks in one list. */
+static lori_status collect(call *c, lori_error *err)
 {
-    c->asks = base_alloc((size_t)c->n, sizeof *c->asks);
-    if (!c->asks)
-        return base_no_memory(err, (size_t)c->n * sizeof *c->asks);
-    for (int64_t i = 0; i < c->n; i++) {
-        lori_status st = session_ask_init(&c->asks[i], s, &o[i], err);
-        if (st && c->n > 1)
-            base_prefix(err, st, "request %lld", (long long)i);
-        if (st)
-            return st;
-        c->asks[i].stream = c->stream;
-        c->asks[i].index = i;
+    for (int64_t i = 0; i < c->n; i++)
         c->n_requests += c->asks[i].n;
-    }
     size_t n = (size_t)c->n_requests;
     c->requests = base_alloc(n, sizeof *c->requests);
     c->results = base_alloc(n, sizeof *c->results);
@@ -56,31 +45,50 @@ static lori_status prepare(call *c, const lori_session *s,
     if (!c->requests || !c->results || !c->places)
         return base_no_memory(err, n * sizeof *c->requests);
     int64_t at = 0;
-    for (int64_t i = 0; i < c->n; i++)
+    for (int64_t i = 0; i < c->n; i++) {
+        c->asks[i].stream = c->stream;
+        c->asks[i].index = i;
         for (int64_t k = 0; k < c->asks[i].n; k++) {
             c->places[at] = (place){i, k};
             c->requests[at++] = c->asks[i].requests[k];
         }
+    }
     return LORI_OK;
 }
 
-static lori_status run(call *c, const lori_session *s, const lori_ui *ui,
-                       lori_error *err)
+/* The results to their asks. */
+static lori_status hand_out(call *c, lori_error *err)
 {
-    infer_hooks hooks = {
-        .context = c, .token = on_token, .cancelled = on_cancelled, .ui = ui};
-    BASE_TRY(infer_run(s->engine, c->requests, c->n_requests, &hooks,
-                       c->results, err));
-    int64_t at = 0;
+    infer_result *from = c->results;
     for (int64_t i = 0; i < c->n; i++) {
         session_ask *ask = &c->asks[i];
-        memcpy(ask->results, c->results + at,
-               (size_t)ask->n * sizeof *ask->results);
-        memset(c->results + at, 0, (size_t)ask->n * sizeof *ask->results);
-        at += ask->n;
+        size_t bytes = (size_t)ask->n * sizeof *from;
+        memcpy(ask->results, from, bytes);
+        memset(from, 0, bytes);
+        from += ask->n;
         BASE_TRY(session_ask_end(ask, err));
     }
     return LORI_OK;
+}
+
+lori_status session_run(const lori_session *s, session_ask *asks, int64_t n,
+                        const lori_stream *stream, const lori_ui *ui,
+                        lori_error *err)
+{
+    call c = {.asks = asks, .n = n, .stream = stream};
+    infer_hooks hooks = {
+        .context = &c, .token = on_token, .cancelled = on_cancelled, .ui = ui};
+    lori_status st = collect(&c, err);
+    if (!st)
+        st = infer_run(s->engine, c.requests, c.n_requests, &hooks, c.results,
+                       err);
+    if (!st)
+        st = hand_out(&c, err);
+    infer_results_free(c.results, c.results ? c.n_requests : 0);
+    free(c.requests);
+    free(c.results);
+    free(c.places);
+    return st;
 }
 
 /* Seconds to the first token, and the rate after it, of the first reply. */
@@ -95,34 +103,48 @@ static void add_times(json_t *facts, const session_ask *ask, double end_s)
                         json_real(n > 0 && rest > 0 ? (double)n / rest : 0));
 }
 
+static lori_status ask_all(session_ask *asks, const lori_session *s,
+                           const lori_generate_options *o, int64_t n,
+                           lori_error *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        lori_status st = session_ask_init(&asks[i], s, &o[i], err);
+        if (st && n > 1)
+            base_prefix(err, st, "request %lld", (long long)i);
+        if (st)
+            return st;
+    }
+    return LORI_OK;
+}
+
 lori_status job_generate_many(lori_session *s, const lori_generate_options *o,
                               int64_t n, const lori_stream *stream,
                               const lori_ui *ui, lori_report **reports,
                               lori_error *err)
 {
-    call c = {.n = n, .stream = stream};
     for (int64_t i = 0; i < n; i++)
         reports[i] = NULL;
-    lori_status st = n > 0 ? prepare(&c, s, o, err) : LORI_OK;
-    if (!st && n > 0)
-        st = run(&c, s, ui, err);
+    if (n < 1)
+        return LORI_OK;
+    session_ask *asks = base_alloc((size_t)n, sizeof *asks);
+    if (!asks)
+        return base_no_memory(err, (size_t)n * sizeof *asks);
+    lori_status st = ask_all(asks, s, o, n, err);
+    if (!st)
+        st = session_run(s, asks, n, stream, ui, err);
     double end_s = base_now_s();
     for (int64_t i = 0; i < n && !st; i++) {
-        json_t *facts = session_ask_facts(&c.asks[i]);
-        add_times(facts, &c.asks[i], end_s);
-        st = report_new(facts, &c.asks[i].replies[0].shown, &reports[i], err);
+        json_t *facts = session_ask_facts(&asks[i]);
+        add_times(facts, &asks[i], end_s);
+        st = report_new(facts, &asks[i].replies[0].shown, &reports[i], err);
     }
     for (int64_t i = 0; i < n && st; i++) {
         job_report_free(reports[i]);
         reports[i] = NULL;
     }
-    infer_results_free(c.results, c.results ? c.n_requests : 0);
-    for (int64_t i = 0; c.asks && i < n; i++)
-        session_ask_free(&c.asks[i]);
-    free(c.asks);
-    free(c.requests);
-    free(c.results);
-    free(c.places);
+    for (int64_t i = 0; i < n; i++)
+        session_ask_free(&asks[i]);
+    free(asks);
     return st;
 }
 

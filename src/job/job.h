@@ -41,6 +41,10 @@ lori_status job_generate_many(lori_session *session,
                               const lori_generate_options *options, int64_t n,
                               const lori_stream *stream, const lori_ui *ui,
                               lori_report **reports, lori_error *err);
+lori_status job_generate_file(lori_session *session,
+                              const lori_generate_file_options *options,
+                              const lori_ui *ui, lori_report **out,
+                              lori_error *err);
 lori_status job_count_tokens(lori_session *session,
                              const lori_generate_options *options, int64_t *out,
                              lori_error *err);

@@ -33,15 +33,18 @@ static lori_status open_adapter(lori_session *s, const char *name,
     adapter *ad = NULL;
     BASE_TRY(job_read_adapter(s->hub_cache, folder, &ad, err));
     session_adapter *a = &s->adapters[n];
-    *a = (session_adapter){.name = base_strdup(name), .key = n + 1};
-    lori_status st = a->name ? model_adapter_new(s->model, ad, &a->ma, err)
-                             : base_no_memory(err, strlen(name));
+    *a = (session_adapter){
+        .folder = base_strdup(folder), .name = base_strdup(name), .key = n + 1};
+    lori_status st = a->name && a->folder
+                         ? model_adapter_new(s->model, ad, &a->ma, err)
+                         : base_no_memory(err, strlen(name));
     if (!st && ad->n_extras)
         base_log(ui, LORI_LOG_INFO,
                  "%s: embedding rows equal the base's and are not needed",
                  folder);
     adapter_free(ad);
     if (st) {
+        free(a->folder);
         free(a->name);
         return base_prefix(err, st, "%s", folder);
     }
@@ -121,9 +124,8 @@ static lori_status open_base(lori_session *s, const char *folder,
                              const lori_session_options *o, const lori_ui *ui,
                              lori_error *err)
 {
-    backend_options open = {.name = "cpu",
-                            .dtype = job_dtype(o->dtype, BASE_BF16),
-                            .n_threads = o->n_threads};
+    backend_options open = {
+        .name = "cpu", .dtype = s->dtype, .n_threads = o->n_threads};
     infer_limits limits = {.max_batch = o->max_batch,
                            .cache_bytes = o->cache_bytes};
     BASE_TRY(backend_open(&open, &s->be, err));
@@ -162,7 +164,12 @@ lori_status job_session_open(const lori_session_options *o, const lori_ui *ui,
     lori_session *s = base_alloc(1, sizeof *s);
     if (!s)
         return base_no_memory(err, sizeof *s);
-    lori_status st = open_parts(s, o, ui, err);
+    s->dtype = job_dtype(o->dtype, BASE_BF16);
+    s->max_batch = o->max_batch;
+    s->cache_bytes = o->cache_bytes;
+    s->folder = base_strdup(o->model);
+    lori_status st = s->folder ? open_parts(s, o, ui, err)
+                               : base_no_memory(err, strlen(o->model));
     if (st) {
         job_session_close(s);
         return st;
@@ -178,6 +185,7 @@ void job_session_close(lori_session *s)
     infer_engine_free(s->engine);
     for (int64_t i = 0; i < s->n_adapters; i++) {
         model_adapter_free(s->adapters[i].ma);
+        free(s->adapters[i].folder);
         free(s->adapters[i].name);
     }
     free(s->adapters);
@@ -185,6 +193,7 @@ void job_session_close(lori_session *s)
     text_tokenizer_close(s->tok);
     model_close(s->model);
     backend_close(s->be);
+    free(s->folder);
     free(s);
 }
 

@@ -5,6 +5,7 @@
 #include "job/job_i.h"
 
 typedef struct session_adapter {
+    char *folder;
     char *name; /* "": the default one of lori_session_options.adapter */
     model_adapter *ma;
     uint64_t key; /* from 1; infer_request.adapter_key */
@@ -22,6 +23,7 @@ lori_status session_defaults_load(const char *folder, session_defaults *out,
                                   const lori_ui *ui, lori_error *err);
 
 struct lori_session {
+    char *folder; /* of the model */
     backend *be;
     model *model;
     text_tokenizer *tok;
@@ -30,6 +32,8 @@ struct lori_session {
     int64_t n_adapters;
     session_defaults defaults;
     char *hub_cache; /* where adapters that come later are looked for */
+    base_dtype dtype;
+    int64_t max_batch, cache_bytes;
 };
 
 /* The adapter that a request's `name` chooses: NULL ma and key 0 for the base
@@ -77,8 +81,30 @@ void session_ask_free(session_ask *ask);
 infer_next session_ask_token(session_ask *ask, int64_t k, int32_t id);
 /* Shows what the texts still held back; after the last token. */
 lori_status session_ask_end(session_ask *ask, lori_error *err);
+/* Runs all asks, initialised with err, to their ends; their index and stream
+ * are set here. */
+lori_status session_run(const lori_session *s, session_ask *asks, int64_t n,
+                        const lori_stream *stream, const lori_ui *ui,
+                        lori_error *err);
 /* What the report says, new reference. */
 json_t *session_ask_facts(const session_ask *ask);
+
+/* A row of a file as options: those of `defaults`, changed by the row. */
+typedef struct session_row {
+    json_t *object;
+    lori_generate_options o;
+    base_str messages, tools; /* texts that o points to */
+    const char **stop;
+    lori_logit_bias *bias;
+} session_row;
+/* Errors name `file` and the key. `index` changes the seed. */
+lori_status session_row_init(session_row *row, const json_t *object,
+                             const char *file,
+                             const lori_generate_options *defaults,
+                             int64_t index, lori_error *err);
+void session_row_free(session_row *row);
+/* Whether the program reads this key of a row. */
+bool session_row_known(const char *key);
 
 json_t *session_ids_json(const int32_t *ids, int64_t n); /* new reference */
 
