@@ -37,7 +37,7 @@ typedef enum fault {
     EVIL,      /* the list holds ../../evil */
     GARBAGE,   /* the list is no JSON */
     ENDLESS,   /* the list does not end */
-    SLOW,      /* large files: 4 kB every 50 ms */
+    LATE,      /* large files stop in the middle until FOLDER.go is there */
     BUSY,      /* every third answer is one, the others 503 */
     LOOP       /* redirected to itself for ever */
 } fault;
@@ -45,7 +45,7 @@ static const char *const faults[] = {
     "good",    "cut",     "no-range", "wrong", "wrong-git",
     "gated",   "private", "missing",  "moved", "shorter",
     "longer",  "huge",    "absurd",   "evil",  "garbage",
-    "endless", "slow",    "busy",     "loop"};
+    "endless", "late",    "busy",     "loop"};
 #define N_FAULTS (sizeof faults / sizeof *faults)
 
 typedef struct file {
@@ -59,6 +59,7 @@ typedef struct file {
 static file files[32];
 static size_t n_files;
 static int ports[2]; /* the hub, and the host of moved files */
+static char go_file[4096];
 static atomic_int cuts[2][32], answers;
 
 /* ---- the files ------------------------------------------------------- */
@@ -200,15 +201,13 @@ static void send_head(int fd, const file *f)
           f->hash, f->n);
 }
 
-static void send_slowly(int fd, const unsigned char *bytes, size_t n)
+/* Half of it, and the rest when FOLDER.go is there or after a minute. */
+static void send_late(int fd, const unsigned char *bytes, size_t n)
 {
-    while (n) {
-        size_t piece = n < 4096 ? n : 4096;
-        send_all(fd, bytes, piece);
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-        bytes += piece;
-        n -= piece;
-    }
+    send_all(fd, bytes, n / 2);
+    for (int i = 0; i < 3000 && access(go_file, F_OK) != 0; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    send_all(fd, bytes + n / 2, n - n / 2);
 }
 
 static void send_file(int fd, fault how, size_t index, long long from)
@@ -240,8 +239,8 @@ static void send_file(int fd, fault how, size_t index, long long from)
     reply(fd, "ETag: \"%s\"\r\nConnection: close\r\n\r\n", f->hash);
     bool cut = (how == CUT || how == NO_RANGE) && f->lfs && from == 0 &&
                atomic_fetch_add(&cuts[how == CUT][index], 1) == 0;
-    if (how == SLOW && f->lfs)
-        send_slowly(fd, bytes + from, n);
+    if (how == LATE && f->lfs)
+        send_late(fd, bytes + from, n);
     else
         send_all(fd, bytes + from, cut ? n / 2 : n);
     free(bytes);
@@ -364,6 +363,7 @@ int main(int argc, char **argv)
 {
     char c;
     signal(SIGPIPE, SIG_IGN);
+    snprintf(go_file, sizeof go_file, "%s.go", argc > 1 ? argv[1] : "");
     setvbuf(stderr, NULL, _IOLBF, 4096);
     if (argc < 2 || !read_files(argv[1]) || !start(0) || !start(1))
         return 1;

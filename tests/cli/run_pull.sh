@@ -116,24 +116,28 @@ runs "damaged part" "$lori" pull x/tiny
 says "damaged part" "is damaged" err
 check "damaged part" cmp -s repo/model.safetensors hf/hub/models--x--tiny/snapshots/$commit/model.safetensors
 
-"$lori" pull slow/tiny >out 2>err &
+"$lori" pull late/tiny >out 2>err &
 pid=$!
-waits partial slow
+waits partial late
 kill -INT $pid
 wait $pid
 code=$?
 check "Ctrl-C: exit $code" test $code = 130
-check "Ctrl-C: a part is left" partial slow
-check "Ctrl-C: no snapshot in use" no_model slow
-refuses "half a model" 1 "\`lori pull slow/tiny\` downloads it" "$lori" inspect --base slow/tiny
-"$lori" pull slow/tiny >out 2>err &
+check "Ctrl-C: a part is left" partial late
+check "Ctrl-C: no snapshot in use" no_model late
+refuses "half a model" 1 "\`lori pull late/tiny\` downloads it" "$lori" inspect --base late/tiny
+"$lori" pull late/tiny >out 2>err &
 first=$!
-waits grep -q '/slow/.*model.safetensors from=[1-9]' log
-runs "two at once" "$lori" pull slow/tiny
-says "two at once" "another program is downloading it, waiting" err
+waits grep -q '/late/.*model.safetensors from=[1-9]' log
+"$lori" pull late/tiny >out2 2>err2 &
+second=$!
+waits grep -q 'another program is downloading it, waiting' err2
+: >repo.go
 check "the first of two" wait $first
-check "two at once" test "$(grep -c '/slow/.*/model.safetensors from=' log)" = 2
-check "two at once: bytes" cmp -s repo/model.safetensors hf/hub/models--slow--tiny/snapshots/$commit/model.safetensors
+check "the second of two" wait $second
+says "the second waited" "another program is downloading it, waiting" err2
+check "two at once" test "$(grep -c '/late/.*/model.safetensors from=' log)" = 2
+check "two at once: bytes" cmp -s repo/model.safetensors hf/hub/models--late--tiny/snapshots/$commit/model.safetensors
 check "no parts left" sh -c "! find hf/hub -name '*.incomplete' | grep -q ."
 
 # ---- servers that lie, refuse or break ---------------------------------------
