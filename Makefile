@@ -53,6 +53,9 @@ LIBS := -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lm
 HAVE_CURL := $(shell printf '\043include <%s>\n' curl/curl.h openssl/evp.h | \
                      $(CC) -E - >/dev/null 2>&1 && echo 1)
 LIBS += $(if $(HAVE_CURL),-lcurl -lcrypto)
+# Optional: libedit, for line editing in `lori chat`. Only the program has it.
+HAVE_EDIT := $(shell printf '\043include <%s>\n' histedit.h | \
+                     $(CC) -E - >/dev/null 2>&1 && echo 1)
 LDFLAGS_ALL := $(OPT) -fopenmp $(LDFLAGS)
 
 # ---- objects, by room -------------------------------------------------
@@ -68,7 +71,8 @@ obj = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
 REF_TWICE := src/backend/ref/ref_ops.c src/backend/ref/ref_attn.c
 # Downloads, or their absence.
 WITH_CURL := src/hub/hub_http.c src/hub/hub_blob.c src/hub/hub_pull.c
-NOT_BUILT := $(if $(HAVE_CURL),src/hub/hub_pull_none.c,$(WITH_CURL))
+NOT_BUILT := $(if $(HAVE_CURL),src/hub/hub_pull_none.c,$(WITH_CURL)) \
+             src/cli/chat_edit$(if $(HAVE_EDIT),_none).c
 plain = $(filter-out $(REF_TWICE) $(NOT_BUILT) $(wildcard src/backend/cpu/isa/*.c),$(1))
 sources = $(wildcard src/$(1)/*.c src/$(1)/*/*.c src/$(1)/*/*/*.c)
 OBJ_backend_extra := \
@@ -127,7 +131,7 @@ $(BUILD)/liblori.so: $(ALL_OBJ)
 	$(Q)$(CC) -shared -Wl,-soname,liblori.so.0 -o $@ $^ $(LDFLAGS_ALL) $(LIBS)
 $(BUILD)/lori: $(OBJ_cli) $(BUILD)/liblori.a
 	@echo "  LD    $@"
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS) $(if $(HAVE_EDIT),-ledit)
 
 # ---- tests: one Criterion binary a room ---------------------------------
 
@@ -170,9 +174,16 @@ $(BUILD)/embed: tests/cli/embed.c $(BUILD)/liblori.so
 $(BUILD)/hub_server: tests/cli/hub_server.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -pthread -o $@ $< -lcrypto
-test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat
 	@echo "== tests of the program"
 	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
+$(BUILD)/pty: tests/cli/pty.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -o $@ $< -lutil
+.PHONY: test-chat
+test-chat: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
+	@echo "== tests of chat"
+	$(Q)tests/cli/run_chat.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 .PHONY: test-pull
 test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_server)
 	@echo "== tests of pull and of the hub's cache"

@@ -26,6 +26,7 @@ want Random123/philox.h librandom123-dev
 # `lori pull`; without them it says so.
 want curl/curl.h libcurl4-openssl-dev
 want openssl/evp.h libssl-dev
+want histedit.h libedit-dev # line editing in `lori chat`
 echo '#define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>' | ${CC:-gcc} -E -x c - >/dev/null 2>&1 || missing="$missing libpcre2-dev"
 for set in "$@"; do

@@ -74,7 +74,7 @@ static bool read_number(const char *text, const cli_option *o)
            !(o->kind == CLI_SEED && *text == '-');
 }
 
-static bool store(const cli_option *o, const char *text)
+bool cli_option_set(const cli_option *o, const char *text)
 {
     switch (o->kind) {
     case CLI_TEXT:
@@ -88,6 +88,8 @@ static bool store(const cli_option *o, const char *text)
                                                        : LORI_DTYPE_DEFAULT;
         return *(lori_dtype *)o->at != LORI_DTYPE_DEFAULT;
     case CLI_FLAG:
+        *(bool *)o->at = strcmp(text, "on") == 0;
+        return *(bool *)o->at || strcmp(text, "off") == 0;
     case CLI_INT:
     case CLI_SEED:
     case CLI_REAL:
@@ -158,7 +160,7 @@ static int parse_option(const cli_syntax *s, int argc, char **argv, int *i,
     if (!eq && *i + 1 >= argc)
         return usage_error(s, "option '--", o->name, "' needs a value", NULL);
     const char *value = eq ? eq + 1 : argv[++*i];
-    if (store(o, value))
+    if (cli_option_set(o, value))
         return -1;
     char what[96];
     snprintf(what, sizeof what, "--%.60s does not take '", o->name);

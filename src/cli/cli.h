@@ -53,6 +53,10 @@ typedef struct cli_syntax {
  * --help. */
 int cli_parse(const cli_syntax *syntax, int argc, char **argv, bool *json);
 
+/* Stores `text` as the option's value (a flag: on or off); false when it is
+ * not one. */
+bool cli_option_set(const cli_option *option, const char *text);
+
 /* Prints the report (JSON or text) or the error; frees the report. */
 int cli_finish(lori_status status, lori_report *report, const lori_error *err,
                bool json);
@@ -62,6 +66,10 @@ int cli_finish(lori_status status, lori_report *report, const lori_error *err,
 const lori_ui *cli_ui(void);
 void cli_ui_end(void); /* ends a bar's line */
 void cli_signals(void);
+/* From now on Ctrl-C, however often, only asks what runs to stop. */
+void cli_signals_patient(void);
+bool cli_interrupted(void); /* Ctrl-C since the start, or the last clear */
+void cli_interrupt_clear(void);
 
 /* "1,2,3" to ids; false when it is not a list of numbers. Caller frees. */
 bool cli_read_ids(const char *text, int32_t **ids, int64_t *n);
@@ -93,6 +101,7 @@ int cmd_pull(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_mask(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_score(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);

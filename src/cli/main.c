@@ -16,6 +16,7 @@ static const struct {
     {"train", cmd_train, "train an adapter: LoRI-D, LoRI-S or LoRA"},
     {"mask", cmd_mask, "extract the keep mask of a LoRI-D adapter"},
     {"merge", cmd_merge, "merge adapters, or adapters into their base"},
+    {"chat", cmd_chat, "talk with a model in the terminal"},
     {"generate", cmd_generate, "generate text"},
     {"score", cmd_score, "log-probabilities, loss and exact match"},
     {"inspect", cmd_inspect, "sizes and facts of a base, adapter or mask"},

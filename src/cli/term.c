@@ -15,10 +15,12 @@ static volatile sig_atomic_t interrupts;
 
 /* ---- signals --------------------------------------------------------- */
 
+static volatile sig_atomic_t patient;
+
 static void on_interrupt(int signal)
 {
     (void)signal;
-    if (++interrupts > 1)
+    if (++interrupts > 1 && !patient)
         _exit(EXIT_INTERRUPTED);
 }
 
@@ -90,6 +92,22 @@ void cli_signals(void)
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGBUS, &bus, NULL);
     signal(SIGPIPE, SIG_IGN);
+}
+
+void cli_signals_patient(void)
+{
+    patient = 1;
+    signal(SIGTERM, SIG_DFL);
+}
+
+bool cli_interrupted(void)
+{
+    return interrupts != 0;
+}
+
+void cli_interrupt_clear(void)
+{
+    interrupts = 0;
 }
 
 /* ---- progress -------------------------------------------------------- */
@@ -203,7 +221,7 @@ static void on_log(void *context, lori_log_level level, const char *line)
 static int on_ask(void *context)
 {
     (void)context;
-    return interrupts != 0;
+    return cli_interrupted();
 }
 
 static bar the_bar;
