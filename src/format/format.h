@@ -42,6 +42,9 @@ const char *format_json_kind(const json_t *value);
 #define FORMAT_JSON_INDENT 2 /* two spaces a level; else compact ", " ": " */
 #define FORMAT_JSON_ASCII  4 /* escape non-ASCII */
 void format_json_text(const json_t *value, unsigned flags, base_str *out);
+/* s[0..n) as a JSON string with its quotes, other bytes kept (ascii: escaped
+ * as \uXXXX). `s` is valid UTF-8. */
+void format_json_quote(const char *s, size_t n, bool ascii, base_str *out);
 /* HF's form of config files: sorted, indented, ASCII, final LF if asked. */
 lori_status format_json_write(const char *path, const json_t *value,
                               unsigned flags, bool final_newline,

@@ -10,5 +10,10 @@
 /* s[0..n) as a JSON string with its quotes, other bytes kept (ascii: escaped
  * as \uXXXX). `s` is valid UTF-8. */
 void format_json_quote(const char *s, size_t n, bool ascii, base_str *out);
+/* format_json_parse for a text whose first line is line `first_line` of its
+ * file. */
+lori_status format_json_parse_at(const char *bytes, size_t n, const char *name,
+                                 int64_t first_line, json_t **out,
+                                 lori_error *err);
 
 #endif
