@@ -189,6 +189,9 @@ typedef struct lori_session_options {
     int64_t n_adapters;
     int64_t max_batch;   /* replies that grow together; 0: 16 */
     int64_t cache_bytes; /* most for keys and values; 0: 4 GiB */
+    /* NULL: the model folder's own. Else a template file, or for models
+     * without one "alpaca", "llama3", "chatml", "none" (contents alone). */
+    const char *chat_template;
     const char *hub_cache; /* also for adapters added later */
 } lori_session_options;
 LORI_API lori_status lori_session_open(const lori_session_options *options,
@@ -224,9 +227,12 @@ typedef struct lori_generate_options {
     /* JSON: [{"role": "user", "content": "..."}, ...]. The model's chat
      * template makes the prompt of it. */
     const char *messages;
-    const char *tools;  /* JSON list of functions, with messages; or NULL */
-    int chat;           /* `prompt` is a user's message */
-    const char *system; /* system message, with `chat` */
+    const char *tools;     /* JSON list of functions, with messages; or NULL */
+    const char *documents; /* JSON list, for templates that take it; or NULL */
+    const char *chat_template_kwargs; /* JSON object of further variables */
+    int continue_final_message; /* the reply goes on in the last message */
+    int chat;                   /* `prompt` is a user's message */
+    const char *system;         /* system message, with `chat` */
     /* An opened adapter's name; "none": the base alone; NULL: the default */
     const char *adapter;
 

@@ -212,6 +212,8 @@ static int parse(chat *c, lori_session_options *open, cli_adapters *adapters,
         {"use", CLI_TEXT, &adapters->chosen, "NAME",
          "the adapter to start with; none: the base"},
         {"system", CLI_TEXT, system, "TEXT", "system message"},
+        {"chat-template", CLI_TEXT, &open->chat_template, "FILE|NAME",
+         "instead of the model's: alpaca, llama3, chatml or none"},
         {"dtype", CLI_DTYPE, &open->dtype, "bf16|f32", "to compute in (bf16)"},
         {"threads", CLI_INT, &threads, "N", "(all processors)"}};
     enum { MORE = sizeof more / sizeof *more };

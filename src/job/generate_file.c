@@ -65,6 +65,9 @@ static void add_defaults(const lori_generate_options *o, json_t *into)
         {"chat", json_boolean(o->chat)},
         {"system", o->system ? json_string(o->system) : json_null()},
         {"tools", o->tools ? json_string(o->tools) : json_null()},
+        {"chat_template_kwargs", o->chat_template_kwargs
+                                     ? json_string(o->chat_template_kwargs)
+                                     : json_null()},
         {"adapter", o->adapter ? json_string(o->adapter) : json_null()},
         {"n", json_integer(o->n)},
         {"max_new_tokens", json_integer(o->max_new_tokens)},
@@ -107,6 +110,9 @@ static lori_status make_settings(const file_job *j, json_t *into,
     json_object_set_new(into, "dtype", json_string(base_dtype_name(s->dtype)));
     json_object_set_new(into, "max_batch", json_integer(s->max_batch));
     json_object_set_new(into, "cache_bytes", json_integer(s->cache_bytes));
+    json_object_set_new(into, "chat_template",
+                        s->chat_template ? json_string(s->chat_template)
+                                         : json_null());
     add_defaults(&j->o->defaults, into);
     for (int64_t i = 0; i < s->n_adapters; i++) {
         char key[192];

@@ -9,6 +9,9 @@ static const char *const known[] = {
     "prompt",
     "messages",
     "tools",
+    "documents",
+    "chat_template_kwargs",
+    "continue_final_message",
     "adapter",
     "n",
     "max_new_tokens",
@@ -97,11 +100,15 @@ static lori_status read_flags(const json_t *object, const char *file,
                               lori_generate_options *o, lori_error *err)
 {
     bool ignore_eos = o->ignore_eos, logprobs = o->logprobs;
+    bool go_on = o->continue_final_message;
     BASE_TRY(
         format_get_bool(object, file, "ignore_eos", false, &ignore_eos, err));
     BASE_TRY(format_get_bool(object, file, "logprobs", false, &logprobs, err));
+    BASE_TRY(format_get_bool(object, file, "continue_final_message", false,
+                             &go_on, err));
     o->ignore_eos = ignore_eos;
     o->logprobs = logprobs;
+    o->continue_final_message = go_on;
     const json_t *chosen = json_object_get(object, "adapter");
     if (json_is_null(chosen))
         o->adapter = "none";
@@ -188,7 +195,13 @@ static lori_status read_prompt(session_row *row, const char *file,
     o->messages = value_text(row, "messages", &row->messages);
     if (json_object_get(object, "tools"))
         o->tools = value_text(row, "tools", &row->tools);
-    if (row->messages.failed || row->tools.failed)
+    if (json_object_get(object, "documents"))
+        o->documents = value_text(row, "documents", &row->documents);
+    if (json_object_get(object, "chat_template_kwargs"))
+        o->chat_template_kwargs =
+            value_text(row, "chat_template_kwargs", &row->kwargs);
+    if (row->messages.failed || row->tools.failed || row->documents.failed ||
+        row->kwargs.failed)
         return base_no_memory(err, row->messages.len + row->tools.len);
     if (!o->prompt == !o->messages)
         return base_fail(err, LORI_FORMAT,
@@ -227,6 +240,8 @@ void session_row_free(session_row *row)
     json_decref(row->object);
     base_str_free(&row->messages);
     base_str_free(&row->tools);
+    base_str_free(&row->documents);
+    base_str_free(&row->kwargs);
     free(row->stop);
     free(row->bias);
     *row = (session_row){0};

@@ -131,6 +131,12 @@ static lori_status open_base(lori_session *s, const char *folder,
     BASE_TRY(backend_open(&open, &s->be, err));
     BASE_TRY(model_open(folder, s->be, &s->model, err));
     BASE_TRY(text_tokenizer_open(folder, &s->tok, err));
+    /* A folder without a template, or with a broken one, still completes plain
+     * prompts; a template that somebody asked for must be there. */
+    s->chat_status =
+        text_chat_open(s->tok, o->chat_template, &s->chat, &s->chat_error);
+    if (s->chat_status && o->chat_template)
+        return base_fail(err, s->chat_status, "%s", s->chat_error.message);
     BASE_TRY(session_defaults_load(folder, &s->defaults, ui, err));
     return infer_engine_new(s->model, &limits, &s->engine, err);
 }
@@ -141,6 +147,8 @@ static lori_status open_parts(lori_session *s, const lori_session_options *o,
     char *folder = NULL;
     if (o->hub_cache && !(s->hub_cache = base_strdup(o->hub_cache)))
         return base_no_memory(err, strlen(o->hub_cache));
+    if (o->chat_template && !(s->chat_template = base_strdup(o->chat_template)))
+        return base_no_memory(err, strlen(o->chat_template));
     BASE_TRY(hub_find(o->hub_cache, o->model, HUB_WEIGHTS, &folder, err));
     lori_status st = open_base(s, folder, o, ui, err);
     free(folder);
@@ -190,6 +198,8 @@ void job_session_close(lori_session *s)
     }
     free(s->adapters);
     free(s->hub_cache);
+    free(s->chat_template);
+    text_chat_close(s->chat);
     text_tokenizer_close(s->tok);
     model_close(s->model);
     backend_close(s->be);

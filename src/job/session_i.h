@@ -27,6 +27,10 @@ struct lori_session {
     backend *be;
     model *model;
     text_tokenizer *tok;
+    char *chat_template; /* lori_session_options.chat_template */
+    text_chat *chat;     /* NULL: why not is told when one is wanted */
+    lori_status chat_status;
+    lori_error chat_error;
     infer_engine *engine;
     session_adapter *adapters;
     int64_t n_adapters;
@@ -93,7 +97,7 @@ json_t *session_ask_facts(const session_ask *ask);
 typedef struct session_row {
     json_t *object;
     lori_generate_options o;
-    base_str messages, tools; /* texts that o points to */
+    base_str messages, tools, documents, kwargs; /* texts that o points to */
     const char **stop;
     lori_logit_bias *bias;
 } session_row;

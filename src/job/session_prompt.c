@@ -6,33 +6,43 @@
 
 /* ---- messages --------------------------------------------------------- */
 
-/* The only call of the chat template. */
-static lori_status render(const lori_session *s, const json_t *messages,
-                          const json_t *tools, base_str *out, lori_error *err)
+static lori_status parse(const char *text, const char *name, json_t **out,
+                         lori_error *err)
 {
-    size_t n = json_array_size(messages);
-    if (tools)
-        return base_fail(err, LORI_UNSUPPORTED,
-                         "the chat template cannot be given tools");
-    text_message *list = base_alloc(n, sizeof *list);
-    if (!list)
-        return base_no_memory(err, n * sizeof *list);
-    lori_status st = LORI_OK;
-    for (size_t i = 0; i < n && !st; i++) {
-        const json_t *m = json_array_get(messages, i);
-        st = format_get_str(m, "messages", "role", true, &list[i].role, err);
-        if (!st)
-            st = format_get_str(m, "messages", "content", true,
-                                &list[i].content, err);
-    }
+    *out = NULL;
+    if (!text)
+        return LORI_OK;
+    lori_status st = format_json_parse(text, strlen(text), name, out, err);
+    return st ? LORI_INVALID : LORI_OK;
+}
+
+/* The only call of the chat template. `o` may name documents and variables;
+ * `messages` and `tools` are those of `o`, parsed. */
+static lori_status render(const lori_session *s, const lori_generate_options *o,
+                          json_t *messages, json_t *tools, base_str *out,
+                          lori_error *err)
+{
+    if (!s->chat)
+        return base_fail(err, s->chat_status, "%s", s->chat_error.message);
+    text_chat_input input = {
+        .messages = messages,
+        .tools = tools,
+        .add_generation_prompt = !o->continue_final_message,
+        .continue_final_message = o->continue_final_message != 0};
+    lori_status st = parse(o->documents, "documents", &input.documents, err);
     if (!st)
-        st = text_chat_render(s->tok, list, n, true, out, err);
-    free(list);
+        st = parse(o->chat_template_kwargs, "chat_template_kwargs",
+                   &input.variables, err);
+    if (!st)
+        st = text_chat_render(s->chat, &input, out, err);
+    json_decref(input.documents);
+    json_decref(input.variables);
     return st;
 }
 
 static lori_status encode_messages(const lori_session *s,
-                                   const json_t *messages, const json_t *tools,
+                                   const lori_generate_options *o,
+                                   json_t *messages, json_t *tools,
                                    text_ids *ids, lori_error *err)
 {
     if (json_array_size(messages) == 0)
@@ -49,22 +59,12 @@ static lori_status encode_messages(const lori_session *s,
                              i, format_json_kind(m));
     }
     base_str text = {0};
-    lori_status st = render(s, messages, tools, &text, err);
+    lori_status st = render(s, o, messages, tools, &text, err);
     if (!st) /* the template wrote the special tokens */
         st = text.failed ? base_no_memory(err, text.len)
                          : text_encode(s->tok, text.s, text.len, 0, ids, err);
     base_str_free(&text);
     return st;
-}
-
-static lori_status parse(const char *text, const char *name, json_t **out,
-                         lori_error *err)
-{
-    *out = NULL;
-    if (!text)
-        return LORI_OK;
-    lori_status st = format_json_parse(text, strlen(text), name, out, err);
-    return st ? LORI_INVALID : LORI_OK;
 }
 
 static lori_status encode_json(const lori_session *s,
@@ -76,7 +76,7 @@ static lori_status encode_json(const lori_session *s,
     if (!st)
         st = parse(o->tools, "tools", &tools, err);
     if (!st)
-        st = encode_messages(s, messages, tools, ids, err);
+        st = encode_messages(s, o, messages, tools, ids, err);
     json_decref(messages);
     json_decref(tools);
     return st;
@@ -100,7 +100,7 @@ static lori_status encode_chat(const lori_session *s,
                                      "the prompt or system message is not "
                                      "valid UTF-8");
     if (!st)
-        st = encode_messages(s, messages, tools, ids, err);
+        st = encode_messages(s, o, messages, tools, ids, err);
     json_decref(messages);
     json_decref(tools);
     return st;

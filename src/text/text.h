@@ -5,6 +5,8 @@
 #ifndef TEXT_TEXT_H
 #define TEXT_TEXT_H
 
+#include <jansson.h>
+
 #include "base/base.h"
 
 /* Immutable after open; may be used from several threads at once. */
@@ -79,20 +81,34 @@ const int32_t *text_stops(const text_tokenizer *tok, size_t *n);
 
 /* ---- chat ----------------------------------------------------------- */
 
-typedef struct text_message {
-    const char *role;    /* "system", "user", "assistant" */
-    const char *content; /* UTF-8 */
-} text_message;
+/* Compiled chat templates; immutable, may render in several threads at once,
+ * and independent of the tokenizer once open. */
+typedef struct text_chat text_chat;
 
-/* The folder's chat template applied exactly as transformers would. Here only
- * templates that are recognised as one of two forms are honoured, ChatML
- * (with or without a default system message) and Llama-3; any other is
- * LORI_UNSUPPORTED, and none at all LORI_NOT_FOUND. The text is to be encoded
- * without TEXT_ADD_SPECIAL. Recognition is by the template's text: it must
- * equal a known template, so what is printed is what Jinja would print. */
-lori_status text_chat_render(const text_tokenizer *tok,
-                             const text_message *messages, size_t n,
-                             bool add_generation_prompt, base_str *out,
+/* `choice` NULL: the templates of the tokenizer's folder, chosen among and run
+ * as transformers 5 does (LORI_NOT_FOUND when it has none). Else one of our
+ * own, for models without: "alpaca", "llama3", "chatml", or "none" (BOS and
+ * the contents, a line each). Else the path of a template file. */
+lori_status text_chat_open(const text_tokenizer *tok, const char *choice,
+                           text_chat **out, lori_error *err);
+void text_chat_close(text_chat *chat);
+
+typedef struct text_chat_input {
+    json_t *messages;  /* list of objects: role, content, ... */
+    json_t *tools;     /* list, or NULL: none */
+    json_t *documents; /* list, or NULL: none */
+    json_t *variables; /* object of further variables, or NULL */
+    const char *name;  /* NULL: "tool_use" with tools, else "default" */
+    bool add_generation_prompt;  /* the head of a reply follows */
+    bool continue_final_message; /* ends inside the last message */
+    int64_t now_s; /* for templates that print the date; 0: the clock */
+} text_chat_input;
+
+/* Appends the prompt's text, to be encoded without TEXT_ADD_SPECIAL. What the
+ * template refuses (raise_exception) is an error in its own words; errors name
+ * the template and its line. The JSON values stay the caller's. */
+lori_status text_chat_render(const text_chat *chat,
+                             const text_chat_input *input, base_str *out,
                              lori_error *err);
 
 #endif

@@ -421,8 +421,8 @@ struct text_tokenizer {
     int32_t bos, eos;
     int32_t *stop;
     size_t n_stops;
-    char *chat_template; /* or NULL */
-    char *chat_file;     /* where it came from */
+    json_t *named;     /* "bos_token", ... -> text, as the folder names them */
+    json_t *templates; /* chat: name -> [file, text]; NULL when there is none */
 };
 
 /* tokenizer.json; leaves added tokens open for those of the folder. */
@@ -430,6 +430,11 @@ lori_status text_json_load(text_tokenizer *tok, lori_error *err);
 /* The folder's other files. `folder` NULL: tokenizer.json alone. */
 lori_status text_folder_load(text_tokenizer *tok, const char *folder,
                              lori_error *err);
+
+/* The folder's chat templates. `config` is tokenizer_config.json or NULL. */
+lori_status text_chat_find(text_tokenizer *tok, const char *folder,
+                           json_t *config, const char *config_path,
+                           lori_error *err);
 
 /* "file: pre-tokenizer 'X' is not supported (supported: A, B)". */
 lori_status text_unsupported(const char *file, const char *what,

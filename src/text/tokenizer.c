@@ -157,8 +157,8 @@ void text_tokenizer_close(text_tokenizer *tok)
     free(tok->added_raw);
     free(tok->token);
     free(tok->stop);
-    free(tok->chat_template);
-    free(tok->chat_file);
+    json_decref(tok->named);
+    json_decref(tok->templates);
     free(tok->file);
     free(tok);
 }

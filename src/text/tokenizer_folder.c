@@ -1,7 +1,7 @@
 /* tokenizer_folder.c - what a model folder says beside tokenizer.json: added
- * tokens and their flags, BOS, EOS, stop ids, the chat template. A missing
- * file says nothing. Includes base, format.
- * Source: spec/text.md 1.1 (merge rule), 3; spec/hf.md 1.5, 4. */
+ * tokens and their flags, BOS, EOS, stop ids, names of special tokens. A
+ * missing file says nothing. Includes base, format. Source: spec/text.md 1.1
+ * (merge rule), 3; spec/hf.md 1.5, 4. */
 #include <stdlib.h>
 
 #include "text/text_i.h"
@@ -409,38 +409,28 @@ static lori_status load_ids(folder *f, const char *dir, lori_error *err)
     return st;
 }
 
-/* ---- chat template ----------------------------------------------------- */
+/* ---- chat templates ---------------------------------------------------- */
 
-/* chat_template.jinja, else tokenizer_config.json's string, or the one named
- * "default" in its list. */
-static lori_status load_chat(folder *f, const char *dir, lori_error *err)
+/* The named tokens' texts, which templates use as variables. Without a file
+ * that names them they are the model's BOS and EOS. */
+static lori_status keep_names(folder *f, lori_error *err)
 {
     text_tokenizer *tok = f->tok;
-    size_t n;
-    char *path = base_path_join(dir, "chat_template.jinja");
-    if (!path)
-        return base_no_memory(err, strlen(dir));
-    if (base_is_file(path)) {
-        tok->chat_file = path;
-        return base_file_read(path, 1 << 24, &tok->chat_template, &n, err);
+    tok->named = json_object();
+    for (int k = 0; k < N_NAMES; k++) {
+        const char *file;
+        const json_t *value = named(f, names[k], &file);
+        const json_t *content =
+            json_is_string(value) ? value : json_object_get(value, "content");
+        if (content)
+            json_object_set_new(tok->named, names[k], json_deep_copy(content));
     }
-    free(path);
-    const json_t *value = json_object_get(f->config, "chat_template");
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const json_t *item = json_array_get(value, i);
-        const char *name = json_string_value(json_object_get(item, "name"));
-        if (name && strcmp(name, "default") == 0) {
-            value = json_object_get(item, "template");
-            break;
-        }
-    }
-    if (!json_is_string(value))
-        return LORI_OK;
-    tok->chat_template = base_strdup(json_string_value(value));
-    tok->chat_file = base_strdup(f->config_path);
-    if (!tok->chat_template || !tok->chat_file)
-        return base_no_memory(err, json_string_length(value));
-    return LORI_OK;
+    int32_t id[2] = {tok->bos, tok->eos};
+    for (int k = 0; k < 2 && !f->named_files; k++)
+        if (text_token(tok, id[k]))
+            json_object_set_new(tok->named, names[k],
+                                json_string(text_token(tok, id[k])));
+    return tok->named ? LORI_OK : base_no_memory(err, 0);
 }
 
 lori_status text_folder_load(text_tokenizer *tok, const char *dir,
@@ -460,7 +450,9 @@ lori_status text_folder_load(text_tokenizer *tok, const char *dir,
     if (st == LORI_OK)
         st = load_ids(&f, dir, err);
     if (st == LORI_OK)
-        st = load_chat(&f, dir, err);
+        st = keep_names(&f, err);
+    if (st == LORI_OK)
+        st = text_chat_find(tok, dir, f.config, f.config_path, err);
     json_decref(f.config);
     json_decref(f.map);
     free(f.config_path);

@@ -1,4 +1,4 @@
-"""Compares the text room with `tokenizers` and jinja2, string by string.
+"""Compares the text room with `tokenizers`, string by string.
 
 Pipelines:
   smollm2  the real SmolLM2 tokenizer: vocabulary and merges from the GGUF, the
@@ -13,9 +13,6 @@ Every pipeline: ids with and without special tokens, with special tokens as
 plain text; decoded text with and without special tokens, whole and streamed.
   folders  drawn tokenizer_config.json, special_tokens_map.json and
            added_tokens.json, against transformers' PreTrainedTokenizerFast
-  chat     every known template, spelled in drawn ways, against jinja2 with
-           transformers' settings; and drawn near misses, which must be
-           refused or give the same text
 Needs: probe_text (make build/.../probe_text), the pinned packages.
 Only code points of Unicode 14 and before are drawn: PCRE2's tables end there.
 """
@@ -525,172 +522,6 @@ def check_folders(work, rng, draw, args, checks):
                 f"{len(bad)} differences, {n} folders")
 
 
-# ---- chat ------------------------------------------------------------------
-
-CHATML = ("{% for message in messages %}", "{{ '<|im_start|>' + message['role']"
-          " + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}",
-          "{% endfor %}", "{% if add_generation_prompt %}",
-          "{{ '<|im_start|>assistant\\n' }}", "{% endif %}")
-SHORT = CHATML[1].replace("' + '\\n' }}", "\\n' }}")
-SYSTEM = ("{% if loop.first and messages[0]['role'] != 'system' %}",
-          "{{ '<|im_start|>system\\nDEFAULT<|im_end|>\\n' }}", "{% endif %}")
-UNLESS = ("{% if not add_generation_prompt is defined %}",
-          "{% set add_generation_prompt = false %}", "{% endif %}")
-LLAMA3 = ("{% set loop_messages = messages %}",
-          "{% for message in loop_messages %}",
-          "{% set content = '<|start_header_id|>' + message['role'] + "
-          "'<|end_header_id|>\\n\\n'+ message['content'] | trim + "
-          "'<|eot_id|>' %}", "{% if loop.index0 == 0 %}",
-          "{% set content = bos_token + content %}", "{% endif %}",
-          "{{ content }}", "{% endfor %}")
-PROMPT3 = "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
-
-
-def templates():
-    """name -> parts; parts join to the text as published."""
-    def chatml(message, system):
-        return (CHATML[0], *(system or ()), message, *CHATML[2:])
-
-    out = {}
-    for kind, message in (("", CHATML[1]), ("-short", SHORT)):
-        out["chatml" + kind] = chatml(message, None)
-        out["chatml-unless" + kind] = UNLESS + chatml(message, None)
-        for name, words in (
-                ("smollm2", "You are a helpful AI assistant named SmolLM, "
-                            "trained by Hugging Face"),
-                ("qwen2", "You are a helpful assistant."),
-                ("odd", 'Say "no" {{ now }} %} \u00e9  ')):
-            out[name + kind] = chatml(message, (
-                SYSTEM[0], SYSTEM[1].replace("DEFAULT", words), SYSTEM[2]))
-    out["llama3"] = (*LLAMA3, CHATML[3], PROMPT3, CHATML[5])
-    out["llama3-first"] = (*LLAMA3, PROMPT3)
-    return out
-
-
-def respell(parts, rng):
-    """The same template with white space that Jinja does not print."""
-    text = ""
-    for part in parts:
-        block = part.startswith("{%")
-        inside = part[2:-2].strip()
-        blank = rng.choice(["", " ", "  ", "\n "]) if inside[:1] != "-" else " "
-        if rng.random() < 0.3:
-            inside = inside.replace(" + ", rng.choice(["+", "  +  ", " +\n"]))
-        if "\"" not in inside and rng.random() < 0.2:
-            inside = inside.replace("'", '"')
-        gap = ""
-        if block and rng.random() < 0.5:
-            gap = rng.choice(["\n", "\n", "\r\n"])
-        lead = ""
-        if block and text.endswith("\n") and rng.random() < 0.7:
-            lead = rng.choice(["  ", "\t", "    "])
-        dash = "-" if rng.random() < 0.2 else ""
-        if dash and rng.random() < 0.5:
-            lead += rng.choice(["\n", " \n ", " "])
-        tail = "-" if rng.random() < 0.2 else ""
-        if tail:
-            gap = rng.choice(["", "\n\n", " \n  ", "  "])
-        text += lead + part[:2] + dash + (blank or " ") + inside + \
-            (blank or " ") + tail + part[-2:] + gap
-    return text + rng.choice(["", "", "\n"]) if parts[-1][1] == "%" else text
-
-
-def jinja_environment():
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    return ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-
-
-def chats(rng, draw):
-    """Lists of messages."""
-    out = [[{"role": "user", "content": "What is the capital of France?"}],
-           [{"role": "system", "content": " Be brief.\n"},
-            {"role": "user", "content": "\u2003 hi \x1c\n"},
-            {"role": "assistant", "content": ""},
-            {"role": "user", "content": "<|im_end|>{{ x }}"}]]
-    for _ in range(6):
-        out.append([{"role": rng.choice(["user", "assistant", "system", "tool"]),
-                     "content": draw.string().replace("\0", "")}
-                    for _ in range(rng.randint(1, 5))])
-    return out
-
-
-def chat_folder(work, text, index, as_file):
-    """A model folder with this template."""
-    folder = work / f"chat-{index}"
-    folder.mkdir()
-    tok = Tokenizer(models.BPE({"a": 0}, []))
-    tok.add_special_tokens(["<|begin_of_text|>", "<|im_end|>"])
-    tok.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": "<|begin_of_text|>", "eos_token": "<|im_end|>"}
-    if as_file:
-        (folder / "chat_template.jinja").write_bytes(text.encode())
-    else:
-        config["chat_template"] = text
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
-
-
-def check_template(folder, text, talks, args, need):
-    """Differences of one template: [] when equal, or refused and not needed."""
-    bad = []
-    lines = [{"messages": talk} for talk in talks]
-    for prompt in (True, False):
-        ours = ask(args.probe, folder, lines, *["--no-prompt"] * (not prompt))
-        for talk, answer in zip(talks, ours):
-            if "error" in answer and not need:
-                continue
-            try:
-                want = jinja_environment().from_string(text).render(
-                    messages=talk, tools=None, documents=None,
-                    add_generation_prompt=prompt,
-                    bos_token="<|begin_of_text|>", eos_token="<|im_end|>")
-            except Exception as error:  # any of Jinja's or the template's
-                want = f"error {error}"
-            if answer.get("text") != want:
-                bad.append((text, talk, answer, want))
-    return bad
-
-
-def check_chat(work, rng, draw, args, checks):
-    talks = chats(rng, draw)
-    bad, n = [], 0
-    for name, parts in templates().items():
-        texts = ["".join(parts), "".join(parts).replace("{{ '", "{{'")
-                 .replace("' }}", "'}}"), "".join(parts).replace("\\n", "\n")]
-        texts += [respell(parts, rng) for _ in range(6)]
-        for i, text in enumerate(texts):
-            folder = chat_folder(work, text, f"{name}-{i}", rng.random() < 0.5)
-            bad += check_template(folder, text, talks, args, True)
-            n += 1
-    for text, talk, answer, want in bad[:3]:
-        print(f"     {escaped(text)}\n       {escaped(talk)}\n       ours "
-              f"{escaped(answer)}\n       want {escaped(want)}")
-    checks.true("chat: known templates in drawn spellings", not bad,
-                f"{len(bad)} differences, {n} templates")
-    bad, refused = [], 0
-    choices = list(templates().values())
-    for i in range(args.count // 25):
-        text = "".join(rng.choice(choices))
-        for _ in range(rng.randint(1, 2)):
-            at = rng.randrange(len(text))
-            piece = rng.choice(["", " ", "\n", "-", "'", "{", "}", "%", "\t",
-                                text[at] * 2, "+", "\"", "x", "|", "\r",
-                                "\\", "\u00a0"])
-            text = text[:at] + piece + text[at + rng.randint(0, 1):]
-        folder = chat_folder(work, text, f"miss-{i}", False)
-        bad += check_template(folder, text, talks[:3], args, False)
-        refused += "error" in ask(args.probe, folder,
-                                  [{"messages": talks[0]}])[0]
-    for text, talk, answer, want in bad[:3]:
-        print(f"     {escaped(text)}\n       {escaped(talk)}\n       ours "
-              f"{escaped(answer)}\n       want {escaped(want)}")
-    checks.true("chat: near misses are refused or equal", not bad,
-                f"{len(bad)} differences, {refused} of {args.count // 25} "
-                "refused")
-
-
 # ---- all -------------------------------------------------------------------
 
 def parse():
@@ -709,7 +540,7 @@ def parse():
                    help="the GGUF file")
     p.add_argument("--smollm2-dir", default=None,
                    help="a folder with its tokenizer.json instead")
-    p.add_argument("--only", default=None, help="one pipeline's name, folders or chat")
+    p.add_argument("--only", default=None, help="one pipeline's name, or folders")
     args = p.parse_args()
     args.probe = args.probe or os.path.join(args.build, "probe_text")
     if args.seed is None:
@@ -756,9 +587,6 @@ def main():
         if wanted("folders"):
             draw.rng = random.Random(f"{args.seed} folders")
             check_folders(work, draw.rng, draw, args, checks)
-        if wanted("chat"):
-            draw.rng = random.Random(f"{args.seed} chat")
-            check_chat(work, draw.rng, draw, args, checks)
     return checks.finish()
 
 

@@ -1,12 +1,11 @@
 /* probe_text.c - lets a script ask the text room: JSON lines in, JSON lines
  * out. For developers' comparisons only; links text, format and base.
  *
- * usage: probe_text TOKENIZER_PATH [--special] [--plain] [--skip] [--no-prompt]
+ * usage: probe_text TOKENIZER_PATH [--special] [--plain] [--skip]
  *   {"text": "..."}      -> {"ids": [...]}   (--special: with BOS and the like,
  *                                            --plain: special text is plain)
  *   {"ids": [...]}       -> {"text": "..."}  (--skip: without special tokens;
  *                                            streamed text must be the same)
- *   {"messages": [...]}  -> {"text": "..."}  (chat template; --no-prompt)
  *   {"bench": "..."}     -> {"seconds": s, "tokens": n} for one encode call
  *   {"info": 1}          -> {"bos": id, "eos": id, "size": n, "stops": [...]}
  *   any of them          -> {"error": "..."} */
@@ -19,7 +18,6 @@
 typedef struct probe {
     text_tokenizer *tok;
     unsigned encode_flags, decode_flags;
-    bool prompt;
 } probe;
 
 static lori_status encode(const probe *p, const json_t *text, json_t *answer,
@@ -76,28 +74,6 @@ static lori_status decode(const probe *p, const json_t *list, json_t *answer,
     return st;
 }
 
-static lori_status chat(const probe *p, const json_t *list, json_t *answer,
-                        lori_error *err)
-{
-    size_t n = json_array_size(list);
-    base_str out = {0};
-    text_message *messages = base_alloc(n + 1, sizeof *messages);
-    if (!messages)
-        return base_no_memory(err, n);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *m = json_array_get(list, i);
-        messages[i].role = json_string_value(json_object_get(m, "role"));
-        messages[i].content = json_string_value(json_object_get(m, "content"));
-    }
-    lori_status st =
-        text_chat_render(p->tok, messages, n, p->prompt, &out, err);
-    json_object_set_new(answer, "text",
-                        json_stringn(out.len ? out.s : "", out.len));
-    free(messages);
-    base_str_free(&out);
-    return st;
-}
-
 static lori_status bench(const probe *p, const json_t *text, json_t *answer,
                          lori_error *err)
 {
@@ -134,14 +110,11 @@ static void answer_line(const probe *p, const char *line, size_t n)
     if (st == LORI_OK) {
         const json_t *text = json_object_get(question, "text");
         const json_t *ids = json_object_get(question, "ids");
-        const json_t *messages = json_object_get(question, "messages");
         const json_t *timed = json_object_get(question, "bench");
         if (text)
             st = encode(p, text, answer, &err);
         else if (ids)
             st = decode(p, ids, answer, &err);
-        else if (messages)
-            st = chat(p, messages, answer, &err);
         else if (json_object_get(question, "info"))
             st = info(p, answer);
         else
@@ -161,12 +134,12 @@ static void answer_line(const probe *p, const char *line, size_t n)
 
 int main(int argc, char **argv)
 {
-    probe p = {.prompt = true};
+    probe p = {0};
     lori_error err = {0};
     if (argc < 2) {
         fprintf(stderr,
                 "usage: %s TOKENIZER_PATH [--special] [--plain] "
-                "[--skip] [--no-prompt]\n",
+                "[--skip]\n",
                 argv[0]);
         return 2;
     }
@@ -177,8 +150,6 @@ int main(int argc, char **argv)
             p.encode_flags |= TEXT_PLAIN;
         else if (strcmp(argv[i], "--skip") == 0)
             p.decode_flags |= TEXT_SKIP_SPECIAL;
-        else if (strcmp(argv[i], "--no-prompt") == 0)
-            p.prompt = false;
         else
             return 2;
     }

@@ -1,231 +1,351 @@
-/* test_text_chat.c - chat templates: exact output of the known ones, refusal
- * of the rest. Expected texts were printed by jinja2 (tests/oracle/
- * oracle_text.py compares many more). */
+/* test_text_chat.c - which chat template is taken, what it is given, and the
+ * errors of users and of templates; test_text_templates.c has the language. */
+#include <sys/stat.h>
+
+#include "base/base.h"
 #include "text/text_test.h"
 
-#define EACH "{% for message in messages %}"
-#define MESSAGE                                                                \
-    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "       \
-    "'<|im_end|>' + '\\n'}}"
-#define PROMPT                                                                 \
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"           \
-    "{% endif %}"
-#define CHATML EACH MESSAGE "{% endfor %}" PROMPT
-#define SMOLLM2                                                                \
-    EACH "{% if loop.first and messages[0]['role'] != 'system' %}"             \
-         "{{ '<|im_start|>system\\nYou are a helpful AI assistant named "      \
-         "SmolLM, trained by Hugging Face<|im_end|>\\n' }}{% endif %}" MESSAGE \
-         "{% endfor %}" PROMPT
-#define LLAMA3_LOOP                                                            \
-    "{% set loop_messages = messages %}{% for message in loop_messages %}"     \
-    "{% set content = '<|start_header_id|>' + message['role'] + "              \
-    "'<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' %}"   \
-    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}"         \
-    "{% endif %}{{ content }}{% endfor %}"
-#define LLAMA3_PROMPT                                                          \
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
-#define LLAMA3                                                                 \
-    LLAMA3_LOOP "{% if add_generation_prompt %}" LLAMA3_PROMPT "{% endif %}"
+#define NAMES "\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"}"
 
-static const text_message TALK[] = {{"user", "Hi \n"}, {"assistant", " yes"}};
-static const text_message WITH_SYSTEM[] = {{"system", "S"}, {"user", "u"}};
+/* A model folder of a test's own; NULL parts are not written. */
+typedef struct folder {
+    const char *config, *file,
+        *extra; /* extra: additional template "tool_use" */
+} folder;
 
-/* Renders with the template as chat_template.jinja; NULL when it failed, with
- * *st. */
-static char *render(const char *template, const char *config,
-                    const text_message *messages, size_t n, bool prompt,
-                    lori_status *st, lori_error *err)
+static lori_status open_chat(const folder *f, const char *choice,
+                             text_chat **chat, lori_error *err)
 {
     temp t;
-    text_tokenizer *tok = NULL;
-    base_str out = {0};
+    char path[1100];
+    text_tokenizer *tok;
     temp_open(&t);
-    temp_file(&t, "tokenizer.json", SMALL, sizeof SMALL - 1);
-    if (config)
-        temp_file(&t, "tokenizer_config.json", config, strlen(config));
-    if (template)
-        temp_file(&t, "chat_template.jinja", template, strlen(template));
-    cr_assert_eq(text_tokenizer_open(t.dir, &tok, err), LORI_OK, "%s",
-                 err->message);
-    *st = text_chat_render(tok, messages, n, prompt, &out, err);
-    text_tokenizer_close(tok);
-    temp_close(&t);
-    if (*st == LORI_OK)
-        return base_str_take(&out);
-    base_str_free(&out);
-    return NULL;
-}
-
-static void expect_chat(const char *template, const text_message *messages,
-                        size_t n, bool prompt, const char *want)
-{
-    lori_status st;
-    lori_error err = {0};
-    char *have = render(template, "{\"bos_token\":\"<s>\"}", messages, n,
-                        prompt, &st, &err);
-    cr_expect_eq(st, LORI_OK, "%s", err.message);
-    cr_expect_str_eq(have ? have : "", want);
-    free(have);
-}
-
-static void expect_no_chat(const char *template, const char *config,
-                           lori_status want, const char *part)
-{
-    lori_status st;
-    lori_error err = {0};
-    char *have = render(template, config, TALK, 2, true, &st, &err);
-    cr_expect_eq(st, want, "%s", template ? template : "(none)");
-    cr_expect_null(have);
-    cr_expect(strstr(err.message, part) != NULL, "%s", err.message);
-    free(have);
-}
-
-Test(text_chat, chatml)
-{
-    expect_chat(CHATML, TALK, 2, true,
-                "<|im_start|>user\nHi \n<|im_end|>\n<|im_start|>assistant\n yes"
-                "<|im_end|>\n<|im_start|>assistant\n");
-    expect_chat(CHATML, TALK, 1, false, "<|im_start|>user\nHi \n<|im_end|>\n");
-}
-
-/* The prompt of spec gguf.md 6: 178 bytes. */
-Test(text_chat, default_system_message)
-{
-    static const text_message ask[] = {
-        {"user", "What is the capital of France?"}};
-    static const char want[] =
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
-        "trained by Hugging Face<|im_end|>\n<|im_start|>user\nWhat is the "
-        "capital of France?<|im_end|>\n<|im_start|>assistant\n";
-    cr_assert_eq(sizeof want - 1, 178);
-    expect_chat(SMOLLM2, ask, 1, true, want);
-    /* The file of SmolLM2 has plain line ends inside its strings. */
-    char file[sizeof SMOLLM2];
-    size_t n = 0;
-    for (const char *s = SMOLLM2; *s; s++) {
-        bool end = s[0] == '\\' && s[1] == 'n';
-        file[n++] = end ? '\n' : *s;
-        s += end;
+    temp_file(&t, "tokenizer.json", SMALL, strlen(SMALL));
+    if (f->config)
+        temp_file(&t, "tokenizer_config.json", f->config, strlen(f->config));
+    if (f->file)
+        temp_file(&t, "chat_template.jinja", f->file, strlen(f->file));
+    if (f->extra) {
+        snprintf(path, sizeof path, "%s/additional_chat_templates", t.dir);
+        cr_assert_eq(mkdir(path, 0755), 0);
+        temp_file(&t, "additional_chat_templates/tool_use.jinja", f->extra,
+                  strlen(f->extra));
     }
-    file[n] = '\0';
-    cr_assert_eq(n, 368);
-    expect_chat(file, ask, 1, true, want);
-    expect_chat(SMOLLM2, WITH_SYSTEM, 2, false,
-                "<|im_start|>system\nS<|im_end|>\n"
-                "<|im_start|>user\nu<|im_end|>\n");
+    lori_status st = text_tokenizer_open(t.dir, &tok, err);
+    if (st == LORI_OK) {
+        st = text_chat_open(tok, choice, chat, err);
+        text_tokenizer_close(tok);
+    }
+    temp_close(&t);
+    return st;
 }
 
-Test(text_chat, llama3)
+/* The chat's text, or "!" and the error; to be freed. `input`: JSON of
+ * messages, tools, documents, variables. */
+static char *chat_text(const folder *f, const char *choice, const char *input,
+                       text_chat_input in)
 {
-    expect_chat(LLAMA3, TALK, 2, true,
-                "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-                "<|start_header_id|>assistant<|end_header_id|>\n\nyes"
-                "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
-    expect_chat(LLAMA3, TALK, 1, false,
-                "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>");
-    /* The first release asks for an answer whatever is said. */
-    expect_chat(LLAMA3_LOOP LLAMA3_PROMPT, TALK, 1, false,
-                "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-                "<|start_header_id|>assistant<|end_header_id|>\n\n");
+    text_chat *chat = NULL;
+    lori_error err = {0};
+    base_str out = {0};
+    json_error_t place;
+    json_t *json = json_loads(input, 0, &place);
+    cr_assert_not_null(json, "%s: %s", input, place.text);
+    in.messages = json_object_get(json, "messages");
+    in.tools = json_object_get(json, "tools");
+    in.documents = json_object_get(json, "documents");
+    in.variables = json_object_get(json, "variables");
+    lori_status st = open_chat(f, choice, &chat, &err);
+    if (st == LORI_OK)
+        st = text_chat_render(chat, &in, &out, &err);
+    if (st != LORI_OK) {
+        cr_expect_eq(out.len, 0);
+        base_str_printf(&out, "!%s", err.message);
+    }
+    base_str_puts(&out, "");
+    text_chat_close(chat);
+    json_decref(json);
+    return base_str_take(&out);
 }
 
-/* Python's strip also takes U+001C-1F, U+0085 and the wide spaces. */
-Test(text_chat, llama3_trims_as_python)
+static void expect_text(const folder *f, const char *choice, const char *input,
+                        text_chat_input in, const char *want)
 {
-    static const text_message ask[] = {
-        {"user", "\u2003\x1c\xC2\x85 a b\u3000\x1f\t"}};
-    expect_chat(LLAMA3, ask, 1, false,
-                "<s><|start_header_id|>user<|end_header_id|>\n\na b<|eot_id|>");
+    char *have = chat_text(f, choice, input, in);
+    cr_expect_str_eq(have, want);
+    free(have);
 }
 
-Test(text_chat, white_space_that_is_not_printed)
+/* The error must hold both parts. */
+static void expect_error(const folder *f, const char *input, text_chat_input in,
+                         const char *part, const char *other)
 {
-    static const char want[] = "<|im_start|>user\nHi \n<|im_end|>\n";
-    static const char *const same[] = {
-        CHATML "\n",
-        CHATML "\r\n",
-        " " CHATML "\n\n",
-        "{% for  message in\n messages %}\n" MESSAGE "{%endfor%}\r\n" PROMPT,
-        EACH "\n" MESSAGE "{% endfor %}\n  \t{% if add_generation_prompt %}\n"
-             "{{ \"<|im_start|>assistant\\n\" }}{% endif %}",
-        "\n  \n{%- for message in messages -%}\n\n  {{- '<|im_start|>'+message"
-        "[ 'role' ]+'\\n' +message['content']+'<|im_end|>'+'\\n' -}}\n  "
-        "{%- endfor -%}\n" PROMPT};
-    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
-        expect_chat(same[i], TALK, 1, false, want);
+    char *have = chat_text(f, NULL, input, in);
+    cr_expect(have[0] == '!' && strstr(have, part) && strstr(have, other),
+              "'%s' and '%s' are not in '%s'", part, other, have);
+    free(have);
 }
 
-Test(text_chat, templates_that_are_refused)
-{
-    static const char *const other[] = {
-        "",
-        "hello",
-        CHATML " ",
-        CHATML "\n\n\n", /* one ends the tag, one the file, one is left */
-        "x" CHATML,
-        EACH "\n  " MESSAGE "{% endfor %}" PROMPT, /* two spaces are printed */
-        EACH " \n" MESSAGE "{% endfor %}" PROMPT,
-        "{% for message in messages +%}" MESSAGE "{% endfor %}" PROMPT,
-        "{# a #}" CHATML,
-        EACH MESSAGE "{% endfor % }" PROMPT,
-        EACH MESSAGE "{% endfor %}",
-        EACH "{{ message['content'] }}{% endfor %}" PROMPT,
-        "{% for messagein messages %}" MESSAGE "{% endfor %}" PROMPT,
-        EACH MESSAGE "{% endfor %}{% if add_generation_prompt %}{{ '<|im_star",
-        LLAMA3_LOOP,
-        EACH
-        "{% if loop.first and messages[0]['role'] != 'system' %}"
-        "{{ '<|im_start|>system\\nA\\tB<|im_end|>\\n' }}{% endif %}" MESSAGE
-        "{% endfor %}" PROMPT};
-    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
-        expect_no_chat(other[i], NULL, LORI_UNSUPPORTED, "chat_template.jinja");
-    expect_no_chat(NULL, NULL, LORI_NOT_FOUND, "no chat template");
-    expect_no_chat(LLAMA3, "{\"bos_token\":null}", LORI_NOT_FOUND, "bos_token");
-}
+#define ASK  "{\"messages\":[{\"role\":\"user\",\"content\":\" Hi\\n\"}]}"
+#define TURN "{\"role\":\"user\",\"content\":\"u\"}"
+static const text_chat_input PROMPT = {.add_generation_prompt = true};
+static const text_chat_input PLAIN = {0};
 
-/* A string or a list in tokenizer_config.json; the .jinja file goes first. */
 Test(text_chat, where_the_template_is)
 {
-    static const char string[] =
-        "{\"chat_template\":\"{% for message in messages %}{{'<|im_start|>' + "
-        "message['role'] + '\\\\n' + message['content'] + '<|im_end|>' + "
-        "'\\\\n'}}{% endfor %}{% if add_generation_prompt %}"
-        "{{ '<|im_start|>assistant\\\\n' }}{% endif %}\"}";
-    base_str list = {0};
-    lori_status st;
-    lori_error err = {0};
-    char *have = render(NULL, string, TALK, 1, false, &st, &err);
-    cr_expect_str_eq(have ? have : err.message,
-                     "<|im_start|>user\nHi \n<|im_end|>\n");
-    free(have);
-    base_str_printf(&list,
-                    "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":"
-                    "\"x\"},{\"name\":\"default\",\"template\":%s]}",
-                    string + strlen("{\"chat_template\":"));
-    have = render(NULL, list.s, TALK, 1, false, &st, &err);
-    cr_expect_str_eq(have ? have : err.message,
-                     "<|im_start|>user\nHi \n<|im_end|>\n");
-    free(have);
-    have = render("other", string, TALK, 1, false, &st, &err);
-    cr_expect_null(have);
-    cr_expect_eq(st, LORI_UNSUPPORTED);
-    base_str_free(&list);
+    const folder string = {.config = "{\"chat_template\":\"S\"}"};
+    const folder both = {.config = "{\"chat_template\":\"S\"}", .file = "F"};
+    const folder list = {
+        .config = "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":"
+                  "\"T\"},{\"name\":\"default\",\"template\":\"D\"},"
+                  "{\"name\":\"rag\",\"template\":\"R\"}]}"};
+    const folder files = {.file = "F", .extra = "X"};
+    text_chat_input rag = {.name = "rag"};
+    expect_text(&string, NULL, ASK, PLAIN, "S");
+    expect_text(&both, NULL, ASK, PLAIN, "F");
+    expect_text(&list, NULL, ASK, PLAIN, "D");
+    expect_text(&list, NULL, ASK, rag, "R");
+    expect_text(&list, NULL, "{\"messages\":[" TURN "],\"tools\":[]}", PLAIN,
+                "T");
+    expect_text(&files, NULL, ASK, PLAIN, "F");
+    expect_text(&files, NULL, "{\"messages\":[" TURN "],\"tools\":[{}]}", PLAIN,
+                "X");
+    rag.name = "none";
+    expect_error(&list, ASK, rag, "no chat template 'none'", "'rag'");
 }
 
-Test(text_chat, messages_that_are_refused)
+/* Files beside the config replace its template, even without a default. */
+Test(text_chat, extra_files_without_a_default)
 {
-    static const text_message no_role[] = {{NULL, "x"}};
-    static const text_message no_content[] = {{"user", "x"}, {"user", NULL}};
-    static const text_message bad[] = {{"user", "a\xff"}};
-    lori_status st;
+    const folder f = {.config = "{\"chat_template\":\"S\"}", .extra = "X"};
+    expect_error(&f, ASK, PLAIN, "no chat template 'default'", "'tool_use'");
+}
+
+Test(text_chat, no_template)
+{
+    const folder none = {.config = "{" NAMES "}"};
+    const folder bad = {.config = "{\"chat_template\":5}"};
+    const folder list = {.config = "{\"chat_template\":[{\"name\":\"x\"}]}"};
+    expect_error(&none, ASK, PLAIN, "no chat template", "--chat-template");
+    expect_error(&bad, ASK, PLAIN, "tokenizer_config.json", "chat_template");
+    expect_error(&list, ASK, PLAIN, "tokenizer_config.json", "'template'");
+}
+
+Test(text_chat, variables)
+{
+    const folder f = {
+        .config = "{" NAMES ",\"unk_token\":null}",
+        .file = "{{ bos_token }}{{ eos_token }}{{ unk_token is defined }}"
+                "{{ tools }}{{ documents }}{{ add_generation_prompt }}"
+                "{{ flag }}"};
+    expect_text(&f, NULL, ASK, PROMPT, "<s></s>FalseNoneNoneTrue");
+    expect_text(&f, NULL,
+                "{\"messages\":[" TURN "],\"variables\":{\"flag\":1,"
+                "\"bos_token\":\"B\",\"tools\":2},\"documents\":[{}]}",
+                PLAIN, "B</s>FalseNone[{}]False1");
+}
+
+/* Members that are null are not there; reasoning goes by all its names. */
+Test(text_chat, messages_as_transformers_5_gives_them)
+{
+    const folder f = {.file = "{{ messages }}"};
+    expect_text(&f, NULL,
+                "{\"messages\":[{\"role\":\"a\",\"content\":null,\"reasoning\":"
+                "\"r\"}]}",
+                PLAIN,
+                "[{'thinking': 'r', 'role': 'a', 'reasoning': 'r', "
+                "'reasoning_content': 'r'}]");
+}
+
+Test(text_chat, templates_of_our_own)
+{
+    const folder f = {.config = "{" NAMES "}"};
+    static const char turns[] =
+        "{\"messages\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":"
+        "\"user\",\"content\":[{\"type\":\"text\",\"text\":\"u \"}]},{\"role\":"
+        "\"assistant\",\"content\":\"a\"}]}";
+    const text_chat_input more = {.continue_final_message = true};
+    expect_text(&f, "chatml", turns, PROMPT,
+                "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nu "
+                "<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+                "<|im_start|>assistant\n");
+    expect_text(&f, "llama3", turns, PLAIN,
+                "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nu<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\na<|eot_id|>");
+    expect_text(&f, "alpaca", turns, PROMPT,
+                "S\n\n### Instruction:\nu \n\n### Response:\na</s>\n\n"
+                "### Response:\n");
+    expect_text(&f, "alpaca", ASK, PROMPT,
+                "Below is an instruction that describes a task. Write a "
+                "response that appropriately completes the request.\n\n"
+                "### Instruction:\n Hi\n\n\n### Response:\n");
+    expect_text(&f, "alpaca", turns, more,
+                "S\n\n### Instruction:\nu \n\n### Response:\na");
+    expect_text(&f, "none", turns, PLAIN, "S\nu \na");
+    char *have = chat_text(&f, "/nowhere/x.jinja", ASK, PLAIN);
+    cr_expect(strstr(have, "/nowhere/x.jinja") && strstr(have, "alpaca"), "%s",
+              have);
+    free(have);
+}
+
+/* A BOS that the tokenizer's own post-processor adds. */
+Test(text_chat, templates_of_our_own_begin_with_bos)
+{
+    temp t;
     lori_error err = {0};
-    cr_expect_null(render(CHATML, NULL, TALK, 0, true, &st, &err));
-    cr_expect_eq(st, LORI_INVALID);
-    cr_expect_null(render(CHATML, NULL, no_role, 1, true, &st, &err));
-    cr_expect_eq(st, LORI_INVALID);
-    cr_expect_null(render(CHATML, NULL, no_content, 2, true, &st, &err));
-    cr_expect_eq(st, LORI_INVALID);
-    cr_expect(strstr(err.message, "message 1") != NULL, "%s", err.message);
-    cr_expect_null(render(CHATML, NULL, bad, 1, true, &st, &err));
-    cr_expect_eq(st, LORI_FORMAT);
+    text_tokenizer *tok;
+    text_chat *chat;
+    base_str out = {0};
+    static const char json[] = TOKENIZER(
+        SMALL_ADDED, "null", BYTE_LEVEL,
+        "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
+        "\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
+        "\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<s>\":{\"id\":"
+        "\"<s>\",\"ids\":[19],\"tokens\":[\"<s>\"]}}}",
+        BYTE_LEVEL, SMALL_MODEL);
+    temp_open(&t);
+    temp_file(&t, "tokenizer.json", json, sizeof json - 1);
+    temp_file(&t, "tokenizer_config.json", "{" NAMES "}", strlen(NAMES) + 2);
+    cr_assert_eq(text_tokenizer_open(t.dir, &tok, &err), LORI_OK, "%s",
+                 err.message);
+    cr_assert_eq(text_chat_open(tok, "none", &chat, &err), LORI_OK);
+    json_t *messages = json_pack("[{ssss}]", "role", "user", "content", "u");
+    text_chat_input in = {.messages = messages};
+    cr_expect_eq(text_chat_render(chat, &in, &out, &err), LORI_OK);
+    cr_expect_str_eq(out.s, "<s>u");
+    json_decref(messages);
+    base_str_free(&out);
+    text_chat_close(chat);
+    text_tokenizer_close(tok);
+    temp_close(&t);
+}
+
+Test(text_chat, what_is_refused)
+{
+    const folder f = {.file = "{{ messages[0].content | trim }}"};
+    text_chat_input both = {.add_generation_prompt = true,
+                            .continue_final_message = true};
+    const text_chat_input more = {.continue_final_message = true};
+    expect_error(&f, "{\"messages\":[]}", PLAIN, "without messages", "");
+    expect_error(&f, "{\"messages\":{}}", PLAIN, "no list", "");
+    expect_error(&f, "{\"messages\":[" TURN ",5]}", PLAIN, "message 1",
+                 "an integer");
+    expect_error(&f, "{\"messages\":[" TURN "],\"tools\":{}}", PLAIN, "tools",
+                 "a list");
+    expect_error(&f, "{\"messages\":[" TURN "],\"documents\":[1]}", PLAIN,
+                 "documents 0", "an object");
+    expect_error(&f, "{\"messages\":[" TURN "],\"variables\":[]}", PLAIN,
+                 "variables", "");
+    expect_error(&f, ASK, both, "exclude each other", "");
+    expect_error(&f, "{\"messages\":[{\"role\":\"user\"}]}", more,
+                 "no text content", "");
+    expect_error(&f, "{\"messages\":[" TURN "," TURN "]}", more,
+                 "does not print it", "");
+}
+
+Test(text_chat, errors_name_the_template_and_line)
+{
+    const folder refuses = {
+        .file = "{% for m in messages %}\n{% if m.role != 'user' %}\n"
+                "{{ raise_exception('Roles must\nalternate') }}{% endif %}"
+                "{% endfor %}"};
+    const folder syntax = {.file = "a\n{% if x %}\nb\n"};
+    const folder filter = {.file = "a\n\n{{ x | nofilter }}"};
+    const folder config = {
+        .config = "{\"chat_template\":[{\"name\":\"default\",\"template\":"
+                  "\"\\n{{ x.y }}\"}]}"};
+    const folder bytes = {.file = "a\xff"};
+    expect_error(&refuses, "{\"messages\":[{\"role\":\"a\"}]}", PLAIN,
+                 "chat_template.jinja:3: ", "Roles must alternate");
+    expect_error(&syntax, ASK, PLAIN, "chat_template.jinja:", "'if' of line 2");
+    expect_error(&filter, ASK, PLAIN, "chat_template.jinja:3: ", "'nofilter'");
+    expect_error(&config, ASK, PLAIN,
+                 "tokenizer_config.json chat_template 'default':2: ",
+                 "'x' is undefined");
+    expect_error(&bytes, ASK, PLAIN,
+                 "chat_template.jinja: ", "not UTF-8 at byte 1");
+}
+
+/* A broken template is no obstacle until it is chosen. */
+Test(text_chat, a_broken_template_beside)
+{
+    const folder f = {.file = "F", .extra = "{% if %}"};
+    expect_text(&f, NULL, ASK, PLAIN, "F");
+    expect_error(&f, "{\"messages\":[" TURN "],\"tools\":[]}", PLAIN,
+                 "tool_use.jinja:1: ", "an expression");
+}
+
+/* Each ends with a clear error, at once. */
+Test(text_chat, bombs, .timeout = 60)
+{
+    static const struct {
+        const char *text, *error;
+    } bomb[] = {
+        {"{% for a in range(99999) %}{% for b in range(99999) %}"
+         "{% endfor %}{% endfor %}",
+         "MiB"},
+        {"{{ range(1000000000) | list }}", "Range too big"},
+        {"{{ 'a' * 1000000000 }}", "repetition"},
+        {"{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}"
+         "{% set ns.s = ns.s + ns.s %}{% endfor %}",
+         "MiB"},
+        {"{% set ns = namespace(s=[1]) %}{% for i in range(99) %}"
+         "{% set ns.s = ns.s + ns.s %}{% endfor %}",
+         "MiB"},
+        {"{% set ns = namespace(s=[1]) %}{% for i in range(60) %}"
+         "{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+         "st"},
+        {"{% for i in range(99999) %}{{ 'aaaaaaaaaa' * 1000 }}{% endfor %}",
+         "MiB"},
+        {"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested deeper"},
+        {"{% set ns = namespace(s=[]) %}{% for i in range(2000) %}"
+         "{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s | tojson }}",
+         "nested deeper"},
+        {"{{ ('a' * 60000000).replace('', 'aaaaaaaa') }}", "MiB"},
+        {"{{ ('a' * 9999999).rfind('a' * 5000000 + 'b') }}", "steps"},
+        {"{{ ('a' * 9999999).strip('bcdefghijklmnopqrstuvwxyza' * 9999) }}",
+         "steps"},
+        {"{{ '%1000000000d' % 1 }}", "4096"},
+        {"{{ 'a'.ljust(1000000000) }}", "million"},
+    };
+    for (size_t i = 0; i < sizeof bomb / sizeof *bomb; i++) {
+        const folder f = {.file = bomb[i].text};
+        expect_error(&f, ASK, PLAIN, "chat_template.jinja:1: ", bomb[i].error);
+    }
+}
+
+static void expect_nested(const char *open, const char *close, int n)
+{
+    base_str text = {0};
+    base_str_puts(&text, "{{ ");
+    for (int i = 0; i < n; i++)
+        base_str_puts(&text, open);
+    base_str_puts(&text, "1");
+    for (int i = 0; i < n; i++)
+        base_str_puts(&text, close);
+    base_str_puts(&text, " }}");
+    const folder f = {.file = text.s};
+    expect_error(&f, ASK, PLAIN, "chat_template.jinja:1: ", "nested");
+    base_str_free(&text);
+}
+
+Test(text_chat, nested_source, .timeout = 60)
+{
+    expect_nested("(", ")", 100000);
+    expect_nested("[", "]", 100000);
+    expect_nested("-", "", 100000);
+    expect_nested("not ", "", 100000);
+    expect_nested("", "|abs", 100000);
+    expect_nested("", ".a", 100000);
+    expect_nested("", "()", 100000);
+    expect_nested("", " if 1 else 1", 100000);
+    expect_nested("1 + ", "", 100000);
+    expect_nested("", " == 1 if 1", 100000);
+    base_str text = {0};
+    for (int i = 0; i < 100000; i++)
+        base_str_puts(&text, "{% if 1 %}");
+    const folder f = {.file = text.s};
+    expect_error(&f, ASK, PLAIN, "chat_template.jinja:1: ", "nested");
+    base_str_free(&text);
 }
