@@ -226,7 +226,7 @@ $(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,$(CLOSURE_train),$(LIB_$(r)
 oracle: ## live comparison with torch, transformers, peft, tokenizers
 	$(Q)tools/deps.sh oracle demo
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model $(BUILD)/probe_text \
-	    $(BUILD)/probe_adapter $(BUILD)/tiny_gguf $(BUILD)/hub_server
+	    $(BUILD)/probe_chat $(BUILD)/probe_adapter $(BUILD)/tiny_gguf $(BUILD)/hub_server
 	$(Q)tests/oracle/run.sh $(BUILD)
 
 # Speed of the CPU backend's operations: a table, not a test.
@@ -262,7 +262,7 @@ bench-step: $(BUILD)/bench_step $(BUILD)/bench/smollm2/config.json $(BUILD)/benc
 FUZZ_SECONDS ?= 20
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
-              -fno-sanitize-recover=undefined
+              -fno-sanitize-recover=undefined -DJINJA_MAX_STEPS=200000
 .PHONY: fuzz
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h \
     $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch] src/hub/hub_[nl]*.c)

@@ -286,7 +286,10 @@ jinja_value jinja_percent(jinja_run *run, jinja_value f, jinja_value values)
                         JINJA_MAX_OUTPUT >> 20);
     }
     size_t n = values.kind == JINJA_TUPLE ? values.as.list->n : 1;
-    bool spare_allowed = values.kind == JINJA_DICT || values.kind == JINJA_LIST;
+    /* What could be a mapping need not be used. */
+    bool spare_allowed =
+        values.kind == JINJA_DICT || values.kind == JINJA_LIST ||
+        values.kind == JINJA_RANGE || values.kind == JINJA_UNDEFINED;
     if (p.used < n && !p.mapped && !spare_allowed)
         jinja_error(run,
                     "not all arguments converted during string formatting");

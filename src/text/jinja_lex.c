@@ -123,22 +123,25 @@ static jinja_token raw_text(jinja_lexer *lx)
         lx->raw = false;
         return token;
     }
-    return fail(lx, "Missing end of raw directive");
+    lx->raw = lx->at < lx->n; /* at the very end jinja2 lets it pass */
+    return lx->raw ? fail(lx, "Missing end of raw directive")
+                   : token_at(lx, JINJA_T_END, 0);
 }
 
-static bool skip_comment(jinja_lexer *lx, size_t tag)
+/* A comment without its end passes, too, when nothing follows its begin. */
+static void skip_comment(jinja_lexer *lx, size_t tag)
 {
-    for (size_t at = tag + 2 + (sign_at(lx, tag + 2) != '\0'); at < lx->n;
-         at++) {
+    size_t from = tag + 2 + (sign_at(lx, tag + 2) != '\0');
+    for (size_t at = from; at < lx->n; at++) {
         size_t end = tag_end(lx, at, "#}", true);
         if (end) {
             move_to(lx, end);
-            return true;
+            return;
         }
     }
-    move_to(lx, tag);
-    fail(lx, "Missing end of comment tag");
-    return false;
+    move_to(lx, from < lx->n ? tag : lx->n);
+    if (from < lx->n)
+        fail(lx, "Missing end of comment tag");
 }
 
 /* Enters the tag at `tag`; text before it, if any, is the token. */

@@ -188,7 +188,7 @@ jinja_value jinja_binary(jinja_run *run, jinja_op op, jinja_value a,
     int64_t i, k;
     if (jinja_failed(run))
         return a;
-    if (op == JINJA_MOD && a.kind == JINJA_STR && b.kind != JINJA_UNDEFINED)
+    if (op == JINJA_MOD && a.kind == JINJA_STR)
         return jinja_percent(run, a, b);
     if (a.kind == JINJA_UNDEFINED || b.kind == JINJA_UNDEFINED)
         return jinja_use_undefined(run, a.kind == JINJA_UNDEFINED ? a : b);

@@ -596,9 +596,9 @@ jinja_list jinja_items(jinja_run *run, jinja_value v)
     case JINJA_ITERATOR: {
         jinja_iterator *it = v.as.iterator;
         start(run, it);
-        jinja_list rest = {it->items.item + it->at, it->items.n - it->at};
+        size_t at = it->at, left = it->items.n - at;
         it->at = it->items.n;
-        return rest.n ? rest : none;
+        return left ? (jinja_list){it->items.item + at, left} : none;
     }
     default:
         jinja_error(run, "'%s' object is not iterable", jinja_type(v));

@@ -13,6 +13,7 @@ int fuzz_safetensors(const uint8_t *data, size_t n);
 int fuzz_gguf(const uint8_t *data, size_t n);
 int fuzz_tokenizer(const uint8_t *data, size_t n);
 int fuzz_hub(const uint8_t *data, size_t n);
+int fuzz_jinja(const uint8_t *data, size_t n);
 
 /* A file is compiled as a libFuzzer program with -DFUZZ_MAIN. */
 #ifdef FUZZ_MAIN
