@@ -14,15 +14,16 @@ static const struct linear_case {
     double beta;
     base_dtype stored;
 } linear[] = {
-    {1, 48, 130, 0, 0, BASE_BF16},   {1, 576, 96, 3, 1, BASE_F32},
-    {1, 1, 1, 0, 0, BASE_F32},       {7, 130, 65, 6, 1, BASE_F16},
-    {7, 33, 17, 0, 0, BASE_BF16},    {8, 1536, 40, 0, 0.5, BASE_BF16},
-    {9, 64, 64, 2, 1, BASE_F32},     {64, 576, 144, 0, 1, BASE_BF16},
-    {64, 96, 64, 7, 0, BASE_F16},    {513, 64, 96, 0, 1, BASE_F32},
-    {513, 72, 33, 2, 0, BASE_BF16},  {1100, 80, 128, 0, 0.5, BASE_F32},
-    {1100, 40, 72, 9, 1, BASE_BF16}, {130, 300, 700, 0, 1, BASE_BF16},
-    {8, 130, 2050, 0, 0, BASE_F32},  {1, 64, 5000, 0, 0, BASE_BF16},
-    {1100, 300, 40, 1, 0, BASE_F16}, {70, 20, 16500, 0, 1, BASE_BF16},
+    {1, 48, 130, 0, 0, BASE_BF16},    {1, 576, 96, 3, 1, BASE_F32},
+    {1, 1, 1, 0, 0, BASE_F32},        {7, 130, 65, 6, 1, BASE_F16},
+    {7, 33, 17, 0, 0, BASE_BF16},     {8, 1536, 40, 0, 0.5, BASE_BF16},
+    {9, 64, 64, 2, 1, BASE_F32},      {64, 576, 144, 0, 1, BASE_BF16},
+    {64, 96, 64, 7, 0, BASE_F16},     {513, 64, 96, 0, 1, BASE_F32},
+    {513, 72, 33, 2, 0, BASE_BF16},   {1100, 80, 128, 0, 0.5, BASE_F32},
+    {1100, 40, 72, 9, 1, BASE_BF16},  {130, 300, 700, 0, 1, BASE_BF16},
+    {8, 130, 2050, 0, 0, BASE_F32},   {1, 64, 5000, 0, 0, BASE_BF16},
+    {1100, 300, 40, 1, 0, BASE_F16},  {70, 20, 16500, 0, 1, BASE_BF16},
+    {40, 1100, 900, 5, 1, BASE_BF16}, {800, 600, 400, 0, 1, BASE_BF16},
     {9, 20, 8300, 0, 0, BASE_F32},
 };
 
@@ -118,6 +119,82 @@ CONFORM(gemm_nt)
 CONFORM(gemm_nn)
 {
     low_rank(c, false);
+}
+
+static void multiply_rows(backend *be, int op, backend_view y, backend_view x,
+                          backend_view b, const backend_weight *w)
+{
+    if (op == 0)
+        be->gemm_w(be, y, x, w, 0.5);
+    else if (op == 1)
+        be->gemm_wt(be, y, x, w, 0.5);
+    else if (op == 2)
+        be->gemm_nt(be, y, x, b, 1.7, 0.5);
+    else
+        be->gemm_nn(be, y, x, b, 1.7, 0.5);
+}
+
+/* The same rows of x at once and in pieces. */
+static void same_rows(conform *c, int64_t k, int64_t n, int op, cf_kind kind)
+{
+    enum { ROWS = 330 };
+    static const int64_t pieces[] = {1, 2, 7, 8, 9, 3, 64, 65, 97, ROWS};
+    const bool turned = op % 2 == 0; /* b is [n, k] */
+    cf_operand x = cf_random(c, CF_ACT, ROWS, k, 3, 1);
+    cf_operand whole = cf_random(c, kind, ROWS, n, 0, 1);
+    cf_operand parts = cf_blank(c, kind, ROWS, n, 0);
+    cf_operand b = cf_random(c, CF_ACT, turned ? n : k, turned ? k : n, 0, 1);
+    for (int i = CF_TWO; i <= CF_ONE; i++) {
+        backend *be = c->be[i];
+        backend_view y = parts.v[i];
+        backend_weight *w = NULL;
+        backend_tensor t = {"w", b.v[i].data, b.v[i].rows, b.v[i].cols,
+                            be->act};
+        cr_assert_eq(be->weight_open(be, &t, &w, NULL), LORI_OK);
+        be->copy(be, y.data, whole.v[i].data,
+                 (size_t)(ROWS * n) * base_dtype_bytes(y.dtype),
+                 BACKEND_ON_DEVICE);
+        multiply_rows(be, op, whole.v[i], x.v[i], b.v[i], w);
+        int64_t row = 0;
+        for (size_t p = 0; row < ROWS; p++) {
+            int64_t m = ROWS - row < pieces[p] ? ROWS - row : pieces[p];
+            multiply_rows(be, op, backend_rows(y, row, m),
+                          backend_rows(x.v[i], row, m), b.v[i], w);
+            row += m;
+        }
+        be->weight_close(be, w);
+        double *all = cf_values(c, i, &whole), *some = cf_values(c, i, &parts);
+        int64_t same = 0;
+        while (same < ROWS * n && all[same] == some[same])
+            same++;
+        cr_expect_eq(same, ROWS * n, "%s, %s: row %d depends on the others",
+                     c->label, c->what, (int)(same / n));
+        free(all);
+        free(some);
+    }
+}
+
+/* A row's bits do not depend on the rows around it: one token decoded alone, a
+ * batch of them and a whole prompt agree. Pieces of few rows, of many, and
+ * both sides of the edges between the ways that the CPU multiplies them; long
+ * sums are cut along k. Not where oneDNN multiplies: it sums in an order of
+ * its own for every shape. */
+CONFORM(gemm_rows_alone)
+{
+    static const char *const names[] = {"x W'", "dy W", "a b'", "a b"};
+    static const struct {
+        int64_t k, n;
+    } shapes[] = {{1300, 70}, {130, 1100}, {33, 7}};
+    if (strcmp(c->be[CF_TWO]->name, "cpu") == 0 &&
+        strstr(c->be[CF_TWO]->detail, "oneDNN"))
+        return;
+    for (size_t s = 0; s < COUNT(shapes); s++)
+        for (int op = 0; op < 4; op++)
+            for (int kind = CF_ACT; kind <= CF_ACC; kind++) {
+                cf_next(c, "%s, k %d n %d to %s", names[op], (int)shapes[s].k,
+                        (int)shapes[s].n, kind == CF_ACT ? "act" : "acc");
+                same_rows(c, shapes[s].k, shapes[s].n, op, (cf_kind)kind);
+            }
 }
 
 CONFORM(gemm_tn)

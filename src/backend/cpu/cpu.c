@@ -221,22 +221,25 @@ static lori_status choose_rung(const char *isa, int *out, lori_error *err)
 /* By the kind of processor, never by a measurement: the choice changes the
  * last bits of results. Intel's AVX512_BF16 runs at half the rate of float
  * FMA, AMD's at twice. */
-static bool bf16_is_fast(const cpu_dnnl *dnnl)
+static bool bf16_is_fast(void)
 {
-    int level = cpu_dnnl_bf16(dnnl);
+    int level = cpu_dnnl_bf16();
     return level == 2 || (level == 1 && !__builtin_cpu_is("intel"));
 }
 
+/* "avx512 kernels and products, 2 threads". Names oneDNN where it multiplies.
+ */
 static void describe(cpu_backend *cpu, const char *isa)
 {
-    const char *product = "float";
-    if (cpu->be.act == BASE_BF16)
-        product = !cpu->native_bf16               ? "bf16 as float"
-                  : cpu_dnnl_bf16(cpu->dnnl) == 2 ? "bf16 amx"
-                                                  : "bf16 avx512_bf16";
-    base_str_printf(&cpu->detail, "oneDNN %s %s, own kernels %s, %d thread%s",
-                    cpu_dnnl_version(cpu->dnnl), product, isa,
-                    cpu->be.n_threads, cpu->be.n_threads == 1 ? "" : "s");
+    base_str *d = &cpu->detail;
+    const int n = cpu->be.n_threads;
+    if (cpu->dnnl)
+        base_str_printf(d, "%s kernels, oneDNN %s products by %s", isa,
+                        cpu_dnnl_version(cpu->dnnl),
+                        cpu_dnnl_bf16() == 2 ? "amx" : "avx512_bf16");
+    else
+        base_str_printf(d, "%s kernels and products", isa);
+    base_str_printf(d, ", %d thread%s", n, n == 1 ? "" : "s");
 }
 
 /* ---- frozen weights ---------------------------------------------------- */
@@ -403,9 +406,10 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
         options->n_threads > 0 ? options->n_threads : omp_get_max_threads();
     fill(&cpu->be);
     cpu->k = rungs[rung].k;
-    lori_status st = cpu_dnnl_open(cpu->be.n_threads, &cpu->dnnl, err);
+    lori_status st = LORI_OK;
+    if (rung < AVX2 && options->dtype == BASE_BF16 && bf16_is_fast())
+        st = cpu_dnnl_open(cpu->be.n_threads, &cpu->dnnl, err);
     if (!st) {
-        cpu->native_bf16 = rung < AVX2 && bf16_is_fast(cpu->dnnl);
         describe(cpu, rungs[rung].isa);
         if (cpu->detail.failed)
             st = base_no_memory(err, 0);

@@ -191,9 +191,8 @@ const char *cpu_dnnl_version(const cpu_dnnl *d)
     return d->version;
 }
 
-int cpu_dnnl_bf16(const cpu_dnnl *d)
+int cpu_dnnl_bf16(void)
 {
-    (void)d;
     unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
     const unsigned amx = dnnl_cpu_isa_avx512_core_amx;
     const unsigned bf16 = dnnl_cpu_isa_avx512_core_bf16;

@@ -11,10 +11,11 @@
 #include "backend/cpu/cpu_i.h"
 
 enum {
-    MOST_ROWS = 1024, /* of a task: 1 MB of sums */
-    ROWS = 192,       /* that are expanded and multiplied at a time */
-    LOW_ROWS = 64,    /* fewer wait for memory, not for arithmetic */
-    LOW_N = 64        /* columns of a block then */
+    MOST_ROWS = 768, /* of a task: their sums take 1.2 MB */
+    ROWS = 96,       /* that are expanded and multiplied at a time */
+    LOW_ROWS = 64,   /* at most: packing is much of the work, so panels stay */
+    LOW_N = 32,      /* in the first cache: a block's columns */
+    LOW_K = 128      /* and length */
 };
 
 typedef struct scratch {
@@ -25,7 +26,7 @@ static size_t scratch_bytes(int64_t m)
 {
     int64_t rows = m < ROWS ? m : ROWS;
     return (size_t)((m * CPU_GEMM_N + CPU_GEMM_N * CPU_GEMM_K +
-                     rows * CPU_GEMM_K)) *
+                     rows * CPU_GEMM_LD)) *
            sizeof(float);
 }
 
@@ -79,13 +80,15 @@ static plan cut(const cpu_backend *cpu, const cpu_call *p)
 {
     plan s;
     const int step = cpu->k->panel, n_threads = cpu->be.n_threads;
-    s.k = cpu_cut_even(p->k, (p->k + CPU_GEMM_K - 1) / CPU_GEMM_K, CPU_PAD);
-    if (p->a.rows > LOW_ROWS) {
+    const bool low = p->a.rows <= LOW_ROWS;
+    const int64_t k = low ? LOW_K : CPU_GEMM_K;
+    s.k = cpu_cut_even(p->k, (p->k + k - 1) / k, CPU_PAD);
+    if (!low) {
         cut_many(p, &s, step, n_threads);
         return s;
     }
     s.m = cpu_cut_even(p->a.rows, 1, 1);
-    s.n = cpu_cut_even(p->c.cols, 4 * n_threads, step);
+    s.n = cpu_cut_even(p->c.cols, 4 * n_threads, LOW_N);
     s.block = LOW_N;
     return s;
 }
@@ -120,9 +123,9 @@ static void multiply_block(const cpu_backend *cpu, const cpu_call *p,
                  g->k, bf);
     for (int64_t i = 0; i < m; i += ROWS) {
         g->m = m - i < ROWS ? m - i : ROWS;
-        cpu->k->load_rows(at.x, CPU_GEMM_K, cpu_at(p->a, row + i, k0), p->a.ld,
+        cpu->k->load_rows(at.x, CPU_GEMM_LD, cpu_at(p->a, row + i, k0), p->a.ld,
                           g->m, g->k, bf);
-        g->sum = at.sum + i * CPU_GEMM_N;
+        g->sum = at.sum + i * cpu->k->panel;
         g->c = cpu_at(p->c, row + i, col);
         cpu->k->gemm(g);
         g->next.at = NULL; /* has been fetched */
@@ -137,6 +140,7 @@ static void task(const cpu_backend *cpu, const cpu_call *p, const plan *s,
     const scratch at = scratch_at(memory, s->m.size);
     cpu_gemm_block g = {.x = at.x,
                         .panels = at.panels,
+                        .sum_rows = s->m.size,
                         .ldc = p->c.ld,
                         .c_bf = p->c.dtype == BASE_BF16,
                         .alpha = p->alpha,

@@ -25,8 +25,8 @@ typedef struct cpu_product cpu_product; /* a prepared product of matrices */
 typedef struct cpu_backend {
     backend be; /* the table; be.impl points back here */
     const cpu_kernels *k;
-    cpu_dnnl *dnnl;
-    bool native_bf16; /* oneDNN multiplies bf16 faster than own floats */
+    cpu_dnnl
+        *dnnl; /* where it multiplies bf16 faster than own floats, or NULL */
     lori_status failed;
     lori_error first; /* what failed first since the last sync */
     base_str detail;
@@ -136,7 +136,7 @@ lori_status cpu_dnnl_open(int n_threads, cpu_dnnl **out, lori_error *err);
 void cpu_dnnl_close(cpu_dnnl *d);
 const char *cpu_dnnl_version(const cpu_dnnl *d); /* "2.6.3" */
 /* The best bf16 product of this processor: 2 AMX, 1 AVX512_BF16, 0 none. */
-int cpu_dnnl_bf16(const cpu_dnnl *d);
+int cpu_dnnl_bf16(void);
 /* The product for this key, made at its first use and kept. *out is NULL and
  * the status LORI_UNSUPPORTED where oneDNN has none (also kept). */
 lori_status cpu_dnnl_get(cpu_dnnl *d, const cpu_product_key *key,

@@ -62,9 +62,10 @@ typedef struct cpu_adamw_step {
 } cpu_adamw_step;
 
 /* Blocks of the packed product; panels are at most CPU_PANEL columns wide. */
-#define CPU_PANEL  32
-#define CPU_GEMM_N 256
-#define CPU_GEMM_K 256
+#define CPU_PANEL   32
+#define CPU_GEMM_N  384
+#define CPU_GEMM_K  512
+#define CPU_GEMM_LD (CPU_GEMM_K + CPU_PAD) /* rows fall into other sets */
 
 /* What to fetch into the cache while a block is multiplied: the block of b
  * that is packed next. For every panel `rows` rows of `lines` lines. */
@@ -77,11 +78,12 @@ typedef struct cpu_ahead {
  * `last`: c = alpha sum + beta c. */
 typedef struct cpu_gemm_block {
     int64_t m, n, k;     /* n <= CPU_GEMM_N, k <= CPU_GEMM_K */
-    const float *x;      /* [m, CPU_GEMM_K] */
+    const float *x;      /* [m, CPU_GEMM_LD] */
     const float *panels; /* of pack() */
-    float *sum;          /* [m, CPU_GEMM_N]; unused with first and last */
-    bool first, last;    /* block along k */
-    void *c;             /* with `last`: [m, n] */
+    float *sum;          /* [m, panel] for every panel, sum_rows rows apart */
+    int64_t sum_rows;
+    bool first, last; /* block along k */
+    void *c;          /* with `last`: [m, n] */
     int64_t ldc;
     bool c_bf;
     float alpha, beta;

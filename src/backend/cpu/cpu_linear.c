@@ -14,7 +14,7 @@ static void multiply(cpu_backend *cpu, const cpu_call *p)
         return;
     if (cpu_gemm_few(cpu, p))
         return;
-    if (!cpu->native_bf16 || !cpu_gemm_dnnl(cpu, p))
+    if (!cpu->dnnl || !cpu_gemm_dnnl(cpu, p))
         cpu_gemm_packed(cpu, p);
 }
 
@@ -57,7 +57,8 @@ static void cpu_embed(backend *be, backend_view y, const backend_weight *w,
     CPU_REQUIRE(y.cols == w->cols && y.dtype == be->act);
     if (cpu->failed)
         return;
-    size_t row = (size_t)w->cols * base_dtype_bytes(be->act);
+    const size_t row = (size_t)w->cols * base_dtype_bytes(be->act);
+#pragma omp parallel for num_threads(be->n_threads) if (y.rows > 64)
     for (int64_t i = 0; i < y.rows; ++i) {
         CPU_REQUIRE(ids[i] >= 0 && ids[i] < w->rows);
         memcpy(cpu_at(y, i, 0), (const char *)w->data + (size_t)ids[i] * row,

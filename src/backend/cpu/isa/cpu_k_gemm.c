@@ -73,34 +73,51 @@ INLINE int64_t panel_width(int64_t left)
     return left > VL ? PANEL : VL;
 }
 
-INLINE void pack_as(float *panels, const char *b, int64_t ldb, bool b_rows_n,
-                    int64_t n, int64_t k, bool bf)
+INLINE void pack_turned(float *panels, const char *b, int64_t ldb, int64_t n,
+                        int64_t k, bool bf)
 {
-    const int64_t size = bf ? 2 : 4;
+    const int64_t step = ldb * (bf ? 2 : 4);
     for (int64_t j = 0; j < n; j += PANEL) {
-        int64_t width = panel_width(n - j);
-        for (int64_t v = 0; v < width; v += VL) {
-            int64_t left = n - j - v;
-            int64_t count = left < VL ? left : VL;
-            if (b_rows_n)
-                pack_rows(panels + v, width, b + (j + v) * ldb * size,
-                          ldb * size, count, k, bf);
-            else
-                for (int64_t t = 0; t < k; ++t)
-                    store(panels + t * width + v,
-                          get(b + (t * ldb + j + v) * size, 0, count, bf));
-        }
+        const int64_t width = panel_width(n - j);
+        for (int64_t v = 0; v < width; v += VL)
+            pack_rows(panels + v, width, b + (j + v) * step, step, n - j - v, k,
+                      bf);
         panels += k * width;
+    }
+}
+
+/* Row by row of b, as it lies in memory, into all panels. */
+INLINE void pack_plain(float *panels, const char *b, int64_t ldb, int64_t n,
+                       int64_t k, bool bf)
+{
+    for (int64_t t = 0; t < k; ++t) {
+        const char *row = b + t * ldb * (bf ? 2 : 4);
+        int64_t j = 0;
+        float *p = panels + t * PANEL;
+        for (; j + PANEL <= n; j += PANEL) {
+            store(p, load_any(row, j, bf));
+            store(p + VL, load_any(row, j + VL, bf));
+            p += k * PANEL;
+        }
+        p -= t * PANEL; /* the last panel */
+        for (const int64_t width = panel_width(n - j); j < n; j += VL) {
+            store(p + t * width, get(row, j, n - j < VL ? n - j : VL, bf));
+            p += VL;
+        }
     }
 }
 
 void CPU_NAME(cpu_pack)(float *panels, const void *b, int64_t ldb,
                         bool b_rows_n, int64_t n, int64_t k, bool bf)
 {
-    if (bf)
-        pack_as(panels, b, ldb, b_rows_n, n, k, true);
+    if (b_rows_n && bf)
+        pack_turned(panels, b, ldb, n, k, true);
+    else if (b_rows_n)
+        pack_turned(panels, b, ldb, n, k, false);
+    else if (bf)
+        pack_plain(panels, b, ldb, n, k, true);
     else
-        pack_as(panels, b, ldb, b_rows_n, n, k, false);
+        pack_plain(panels, b, ldb, n, k, false);
 }
 
 /* ---- many rows -------------------------------------------------------- */
@@ -128,13 +145,12 @@ INLINE void look_ahead(ahead *a)
 /* One register tile: to [rows, wide vectors] = from + x panel; `from` NULL is
  * zero. `rows` and `wide` are constants where this is inlined. */
 INLINE void tile(int rows, int wide, int64_t k, const float *x,
-                 const float *panel, const float *from, float *to, int64_t ldto,
-                 ahead *a)
+                 const float *panel, const float *from, float *to, ahead *a)
 {
     vf acc[MM_ROWS][2];
     for (int i = 0; i < rows; ++i)
         for (int j = 0; j < wide; ++j)
-            acc[i][j] = from ? load(from + i * CPU_GEMM_N + j * VL) : (vf){0};
+            acc[i][j] = from ? load(from + i * PANEL + j * VL) : (vf){0};
     for (int64_t t = 0; t < k;) {
         const int64_t end = k - t < AHEAD_STEP ? k : t + AHEAD_STEP;
         look_ahead(a);
@@ -143,7 +159,7 @@ INLINE void tile(int rows, int wide, int64_t k, const float *x,
             vf b1 = wide > 1 ? load(panel + VL) : b0;
             panel += wide * VL;
             for (int i = 0; i < rows; ++i) {
-                vf v = splat(x[i * CPU_GEMM_K + t]);
+                vf v = splat(x[i * CPU_GEMM_LD + t]);
                 acc[i][0] = madd(v, b0, acc[i][0]);
                 if (wide > 1)
                     acc[i][1] = madd(v, b1, acc[i][1]);
@@ -152,25 +168,25 @@ INLINE void tile(int rows, int wide, int64_t k, const float *x,
     }
     for (int i = 0; i < rows; ++i)
         for (int j = 0; j < wide; ++j)
-            store(to + i * ldto + j * VL, acc[i][j]);
+            store(to + i * PANEL + j * VL, acc[i][j]);
 }
 
 #define TILE(n)                                                                \
     case n:                                                                    \
-        tile(n, wide, k, x, panel, from, to, ldto, a);                         \
+        tile(n, wide, k, x, panel, from, to, a);                               \
         break;
 
 INLINE void tile_of(int64_t rows, int wide, int64_t k, const float *x,
-                    const float *panel, const float *from, float *to,
-                    int64_t ldto, ahead *a)
+                    const float *panel, const float *from, float *to, ahead *a)
 {
     switch (rows) {
         TILE(1)
-        TILE(2) TILE(3) TILE(4) TILE(5)
+        TILE(2)
+        TILE(3) TILE(4) TILE(5)
 #if MM_ROWS > 6
             TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11)
 #endif
-                default : tile(MM_ROWS, wide, k, x, panel, from, to, ldto, a);
+                default : tile(MM_ROWS, wide, k, x, panel, from, to, a);
         break;
     }
 }
@@ -228,15 +244,14 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g)
         for (int64_t i = 0; i < tiles; ++i) {
             int64_t row = g->m * i / tiles;
             int64_t rows = g->m * (i + 1) / tiles - row;
-            const float *x = g->x + row * CPU_GEMM_K;
-            float *sum = g->sum + row * CPU_GEMM_N + j;
+            const float *x = g->x + row * CPU_GEMM_LD;
+            float *sum = g->sum + j * g->sum_rows + row * PANEL;
             const float *from = g->first ? NULL : sum;
             float *to = g->last ? done : sum;
-            const int64_t ldto = g->last ? PANEL : CPU_GEMM_N;
             if (width > VL)
-                tile_of(rows, 2, g->k, x, panel, from, to, ldto, &a);
+                tile_of(rows, 2, g->k, x, panel, from, to, &a);
             else
-                tile_of(rows, 1, g->k, x, panel, from, to, ldto, &a);
+                tile_of(rows, 1, g->k, x, panel, from, to, &a);
             if (g->last)
                 finish_tile(g, done, row, rows, j, cols);
             a.each = 0;
@@ -250,56 +265,86 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g)
 /* K_STEP columns of every row are asked for this many steps ahead. */
 #define FEW_AHEAD 8
 
-/* VL rows of w with `m` rows of x (a constant where inlined). The lines ahead
- * are of the same rows, then of the next ones (`next`, NULL: there are none).
- */
-INLINE void few_lanes(int m, const cpu_few *f, const char *const *row,
-                      const char *next, int64_t next_ld, bool bf, vf *acc)
+/* Groups of VL rows of w at a time: two share what is loaded of x, where
+ * their sums fit the registers. */
+#define FEW_GROUPS(m) ((m) <= MM_ROWS ? 2 : 1)
+
+typedef struct few_rows {
+    const char *row[PANEL];
+    const char *next; /* first of the rows after these, or NULL */
+    int64_t ld;       /* bytes */
+} few_rows;
+
+INLINE void few_prefetch(const few_rows *w, int n, int64_t step, int64_t steps,
+                         int64_t step_bytes)
 {
-    const int64_t size = bf ? 2 : 4, step = K_STEP(bf);
-    const int64_t steps = (f->k + step - 1) / step;
+    const int64_t later = step + FEW_AHEAD;
+    if (later < steps)
+        for (int i = 0; i < n; ++i)
+            __builtin_prefetch(w->row[i] + later * step_bytes, 0, 2);
+    else if (w->next && later - steps < steps)
+        for (int i = 0; i < n; ++i)
+            __builtin_prefetch(
+                w->next + i * w->ld + (later - steps) * step_bytes, 0, 2);
+}
+
+/* acc += x[., t] w[., t] for one t */
+INLINE void few_add(int m, int groups, vf (*acc)[2], const float *x,
+                    int64_t ldx, vf (*part)[VL], int64_t t, bool bf)
+{
+    vf w[2];
+    for (int g = 0; g < groups; ++g)
+        w[g] = turned(part[g], t, bf);
+    for (int i = 0; i < m; ++i) {
+        vf v = splat(x[i * ldx + t]);
+        for (int g = 0; g < groups; ++g)
+            acc[i][g] = madd(v, w[g], acc[i][g]);
+    }
+}
+
+/* All of k for groups * VL rows of w and m rows of x (constants where
+ * inlined). */
+INLINE void few_sums(int m, int groups, const cpu_few *f, const few_rows *w,
+                     bool bf, vf (*acc)[2])
+{
+    const int64_t step = K_STEP(bf), steps = (f->k + step - 1) / step;
     for (int64_t s = 0; s < steps; ++s) {
-        int64_t t = s * step, later = s + FEW_AHEAD;
-        if (later < steps)
-            for (int i = 0; i < VL; ++i)
-                __builtin_prefetch(row[i] + later * step * size, 0, 2);
-        else if (next && later - steps < steps)
-            for (int i = 0; i < VL; ++i)
-                __builtin_prefetch(
-                    next + i * next_ld + (later - steps) * step * size, 0, 2);
-        vf part[VL];
-        int64_t count = f->k - t < step ? f->k - t : step;
-        turn_rows(part, row, t, count, bf);
+        const int64_t t = s * step;
+        const int64_t count = f->k - t < step ? f->k - t : step;
+        vf part[2][VL];
+        few_prefetch(w, groups * VL, s, steps, step * (bf ? 2 : 4));
+        for (int g = 0; g < groups; ++g)
+            turn_rows(part[g], w->row + g * VL, t, count, bf);
         const float *x = f->x + t;
-        if (count == step)
-            for (int u = 0; u < step; ++u)
-                for (int i = 0; i < m; ++i)
-                    acc[i] = madd(splat(x[i * f->ldx + u]), turned(part, u, bf),
-                                  acc[i]);
-        else
-            for (int u = 0; u < count; ++u)
-                for (int i = 0; i < m; ++i)
-                    acc[i] = madd(splat(x[i * f->ldx + u]), turned(part, u, bf),
-                                  acc[i]);
+        int64_t u = 0;
+        if (bf)
+            for (; u + 2 <= count; u += 2) {
+                few_add(m, groups, acc, x, f->ldx, part, u, bf);
+                few_add(m, groups, acc, x, f->ldx, part, u | 1, bf);
+            }
+        for (; u < count; ++u)
+            few_add(m, groups, acc, x, f->ldx, part, u, bf);
     }
 }
 
 INLINE void few_of(int m, const cpu_few *f, bool bf)
 {
-    const int64_t ld = f->ldw * (bf ? 2 : 4);
+    const int groups = FEW_GROUPS(m), wide = groups * VL;
     const size_t c_size = f->c_bf ? 2 : 4;
-    for (int64_t j = 0; j < f->n; j += VL) {
-        const char *w = (const char *)f->w + j * ld, *row[VL];
-        const int64_t count = f->n - j < VL ? f->n - j : VL;
-        vf acc[CPU_FEW_ROWS] = {{0}};
-        for (int i = 0; i < VL; ++i)
-            row[i] = w + (i < count ? i : count - 1) * ld;
-        few_lanes(m, f, row, j + 2 * VL <= f->n ? w + VL * ld : NULL, ld, bf,
-                  acc);
+    few_rows w = {.ld = f->ldw * (bf ? 2 : 4)};
+    for (int64_t j = 0; j < f->n; j += wide) {
+        const char *first = (const char *)f->w + j * w.ld;
+        const int64_t count = f->n - j < wide ? f->n - j : wide;
+        vf acc[CPU_FEW_ROWS][2] = {{{0}}};
+        for (int i = 0; i < wide; ++i)
+            w.row[i] = first + (i < count ? i : count - 1) * w.ld;
+        w.next = j + 2 * wide <= f->n ? first + wide * w.ld : NULL;
+        few_sums(m, groups, f, &w, bf, acc);
         for (int i = 0; i < m; ++i) {
-            float sum[VL];
+            float sum[PANEL];
             void *c = (char *)f->c + (size_t)(i * f->ldc + j) * c_size;
-            store(sum, acc[i]);
+            for (int g = 0; g < groups; ++g)
+                store(sum + g * VL, acc[i][g]);
             finish(c, sum, count, f->alpha, f->beta, f->c_bf);
         }
     }
@@ -314,7 +359,8 @@ INLINE void few_as(const cpu_few *f, bool bf)
 {
     switch (f->m) {
         FEW(1)
-        FEW(2) FEW(3) FEW(4) FEW(5) FEW(6) FEW(7) default
+        FEW(2)
+        FEW(3) FEW(4) FEW(5) FEW(6) FEW(7) default
             : few_of(CPU_FEW_ROWS, f, bf);
         break;
     }
