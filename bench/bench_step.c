@@ -32,6 +32,40 @@ static const char *const part_names[PARTS + 1] = {"products with W",
                                                   "optimizer",
                                                   "rest"};
 
+/* Every operation that a step calls, and the part that it counts to. */
+#define OPERATIONS(X)                                                          \
+    X(gemm_w, PART_PRODUCT)                                                    \
+    X(gemm_wt, PART_PRODUCT)                                                   \
+    X(gemm_nt, PART_LOW_RANK)                                                  \
+    X(gemm_nn, PART_LOW_RANK)                                                  \
+    X(gemm_tn, PART_LOW_RANK)                                                  \
+    X(embed, PART_ROWS)                                                        \
+    X(zero, PART_ROWS)                                                         \
+    X(rmsnorm, PART_ROWS)                                                      \
+    X(rmsnorm_bwd, PART_ROWS)                                                  \
+    X(rope, PART_ROWS)                                                         \
+    X(swiglu, PART_ROWS)                                                       \
+    X(swiglu_bwd, PART_ROWS)                                                   \
+    X(cast, PART_ROWS)                                                         \
+    X(add, PART_ROWS)                                                          \
+    X(gather_rows, PART_ROWS)                                                  \
+    X(scatter_rows, PART_ROWS)                                                 \
+    X(attn, PART_ATTENTION)                                                    \
+    X(attn_bwd, PART_ATTENTION)                                                \
+    X(xent_stats, PART_LOSS)                                                   \
+    X(xent_grad, PART_LOSS)                                                    \
+    X(keep_gather, PART_OPTIMIZER)                                             \
+    X(keep_scatter, PART_OPTIMIZER)                                            \
+    X(sqnorm, PART_OPTIMIZER)                                                  \
+    X(adamw, PART_OPTIMIZER)
+
+#define NUMBER(name, part)  OP_##name,
+#define PART_OF(name, part) part,
+#define NAME_OF(name, part) #name,
+enum { OPERATIONS(NUMBER) OPS };
+static const part op_parts[OPS] = {OPERATIONS(PART_OF)};
+static const char *const op_names[OPS] = {OPERATIONS(NAME_OF)};
+
 /* One recorded product. */
 typedef struct call {
     int kind; /* index into the replay's switch */
@@ -43,7 +77,7 @@ typedef struct call {
 typedef struct recorder {
     backend be; /* the table that the model sees */
     backend *inner;
-    double seconds[PARTS];
+    double seconds[OPS];
     bool recording;
     call *calls;
     int64_t n, room;
@@ -88,12 +122,12 @@ static void record(recorder *r, call c)
     r->calls[r->n++] = c;
 }
 
-#define TIMED(be, part, expr)                                                  \
+#define TIMED(be, op, expr)                                                    \
     do {                                                                       \
         recorder *r_ = recorder_of(be);                                        \
         double began_ = base_now_s();                                          \
         expr;                                                                  \
-        r_->seconds[part] += base_now_s() - began_;                            \
+        r_->seconds[op] += base_now_s() - began_;                              \
     } while (0)
 #define INNER(be) recorder_of(be)->inner
 
@@ -104,7 +138,7 @@ static void gemm_w(backend *be, backend_view y, backend_view x,
 {
     record(recorder_of(be),
            (call){.kind = W, .c = y, .a = x, .w = w, .beta = beta});
-    TIMED(be, PART_PRODUCT, INNER(be)->gemm_w(INNER(be), y, x, w, beta));
+    TIMED(be, OP_gemm_w, INNER(be)->gemm_w(INNER(be), y, x, w, beta));
 }
 
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,
@@ -112,7 +146,7 @@ static void gemm_wt(backend *be, backend_view dx, backend_view dy,
 {
     record(recorder_of(be),
            (call){.kind = WT, .c = dx, .a = dy, .w = w, .beta = beta});
-    TIMED(be, PART_PRODUCT, INNER(be)->gemm_wt(INNER(be), dx, dy, w, beta));
+    TIMED(be, OP_gemm_wt, INNER(be)->gemm_wt(INNER(be), dx, dy, w, beta));
 }
 
 #define LOW_RANK(name, kind_)                                                  \
@@ -125,7 +159,7 @@ static void gemm_wt(backend *be, backend_view dx, backend_view dy,
                                        .b = b,                                 \
                                        .alpha = alpha,                         \
                                        .beta = beta});                         \
-        TIMED(be, PART_LOW_RANK,                                               \
+        TIMED(be, OP_##name,                                                   \
               INNER(be)->name(INNER(be), c, a, b, alpha, beta));               \
     }
 LOW_RANK(gemm_nt, NT)
@@ -133,72 +167,71 @@ LOW_RANK(gemm_nn, NN)
 LOW_RANK(gemm_tn, TN)
 
 /* An operation that is only timed: its parameters, then its arguments. */
-#define ONLY_TIMED(name, part, parameters, ...)                                \
+#define ONLY_TIMED(name, parameters, ...)                                      \
     static void name parameters                                                \
     {                                                                          \
-        TIMED(be, part, INNER(be)->name(INNER(be), __VA_ARGS__));              \
+        TIMED(be, OP_##name, INNER(be)->name(INNER(be), __VA_ARGS__));         \
     }
-ONLY_TIMED(embed, PART_ROWS,
+ONLY_TIMED(embed,
            (backend * be, backend_view y, const backend_weight *w,
             const int32_t *ids),
            y, w, ids)
-ONLY_TIMED(zero, PART_ROWS, (backend * be, void *p, size_t n), p, n)
-ONLY_TIMED(rmsnorm, PART_ROWS,
+ONLY_TIMED(zero, (backend * be, void *p, size_t n), p, n)
+ONLY_TIMED(rmsnorm,
            (backend * be, backend_view y, void *rstd, backend_view x,
             const void *w, double eps),
            y, rstd, x, w, eps)
-ONLY_TIMED(rmsnorm_bwd, PART_ROWS,
+ONLY_TIMED(rmsnorm_bwd,
            (backend * be, backend_view dx, backend_view dy, backend_view x,
             const void *w, const void *rstd),
            dx, dy, x, w, rstd)
-ONLY_TIMED(rope, PART_ROWS,
+ONLY_TIMED(rope,
            (backend * be, backend_view x, const int32_t *pos, const void *co,
             const void *si, int head_dim, bool inverse),
            x, pos, co, si, head_dim, inverse)
-ONLY_TIMED(swiglu, PART_ROWS,
+ONLY_TIMED(swiglu,
            (backend * be, backend_view a, backend_view g, backend_view u), a, g,
            u)
-ONLY_TIMED(swiglu_bwd, PART_ROWS,
+ONLY_TIMED(swiglu_bwd,
            (backend * be, backend_view g, backend_view u, backend_view da), g,
            u, da)
-ONLY_TIMED(cast, PART_ROWS, (backend * be, backend_view d, backend_view s), d,
-           s)
-ONLY_TIMED(add, PART_ROWS, (backend * be, backend_view d, backend_view s), d, s)
-ONLY_TIMED(gather_rows, PART_ROWS,
+ONLY_TIMED(cast, (backend * be, backend_view d, backend_view s), d, s)
+ONLY_TIMED(add, (backend * be, backend_view d, backend_view s), d, s)
+ONLY_TIMED(gather_rows,
            (backend * be, backend_view d, backend_view s, const int32_t *index),
            d, s, index)
-ONLY_TIMED(scatter_rows, PART_ROWS,
+ONLY_TIMED(scatter_rows,
            (backend * be, backend_view d, backend_view s, const int32_t *index),
            d, s, index)
-ONLY_TIMED(attn, PART_ATTENTION,
+ONLY_TIMED(attn,
            (backend * be, backend_view o, backend_view lse, backend_view q,
             backend_view k, backend_view v, const backend_attn *d),
            o, lse, q, k, v, d)
-ONLY_TIMED(attn_bwd, PART_ATTENTION,
+ONLY_TIMED(attn_bwd,
            (backend * be, backend_view dq, backend_view dk, backend_view dv,
             backend_view dout, backend_view q, backend_view k, backend_view v,
             backend_view o, backend_view lse, backend_view delta,
             const backend_attn *d),
            dq, dk, dv, dout, q, k, v, o, lse, delta, d)
-ONLY_TIMED(xent_stats, PART_LOSS,
+ONLY_TIMED(xent_stats,
            (backend * be, void *lse, void *nll, backend_view z,
             const int32_t *target),
            lse, nll, z, target)
-ONLY_TIMED(xent_grad, PART_LOSS,
+ONLY_TIMED(xent_grad,
            (backend * be, backend_view d, backend_view z, const int32_t *target,
             const void *lse, const void *weight),
            d, z, target, lse, weight)
-ONLY_TIMED(keep_gather, PART_OPTIMIZER,
+ONLY_TIMED(keep_gather,
            (backend * be, void *p, backend_view dense, const backend_keep *keep,
             bool accumulate),
            p, dense, keep, accumulate)
-ONLY_TIMED(keep_scatter, PART_OPTIMIZER,
+ONLY_TIMED(keep_scatter,
            (backend * be, backend_view dense, const void *p,
             const backend_keep *keep),
            dense, p, keep)
-ONLY_TIMED(sqnorm, PART_OPTIMIZER,
-           (backend * be, double *out, const void *x, int64_t n), out, x, n)
-ONLY_TIMED(adamw, PART_OPTIMIZER,
+ONLY_TIMED(sqnorm, (backend * be, double *out, const void *x, int64_t n), out,
+           x, n)
+ONLY_TIMED(adamw,
            (backend * be, void *p, const void *g, void *m, void *v, int64_t n,
             const backend_adamw *hp),
            p, g, m, v, n, hp)
@@ -446,10 +479,48 @@ static double median(double *x, int64_t n)
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
-static void report(const bench *b, const char *folder, double (*part_s)[PARTS],
+/* Medians over the steps of each operation's share. */
+static void shares(const bench *b, double (*op_s)[OPS], const double *step,
+                   double *op_share, double *part_share)
+{
+    for (int p = 0; p < PARTS; p++)
+        part_share[p] = 0;
+    part_share[PARTS] = 1;
+    for (int o = 0; o < OPS; o++) {
+        double of_step[STEPS];
+        for (int64_t i = 0; i < b->steps; i++)
+            of_step[i] = op_s[i][o] / step[i];
+        op_share[o] = median(of_step, b->steps);
+        part_share[op_parts[o]] += op_share[o];
+        part_share[PARTS] -= op_share[o];
+    }
+}
+
+static void print_json(const bench *b, const char *name, const double *figure,
+                       const double *op_share, const double *part_share)
+{
+    printf("{\"model\": \"%s\", \"backend\": \"%s\", \"batch\": %d, "
+           "\"steps\": %d, \"step_s\": %.4f, \"products_s\": %.4f, "
+           "\"products_gflops\": %.1f, \"ratio\": %.4f, "
+           "\"useful_tokens_per_s\": %.1f, \"workspace_bytes\": %zu, "
+           "\"rss_anon_bytes\": %lld, \"share\": {",
+           name, b->rec.inner->detail, (int)b->batch, (int)b->steps, figure[0],
+           figure[1], figure[2], figure[3], figure[4], b->planned,
+           (long long)base_rss_anon_bytes());
+    for (int p = 0; p <= PARTS; p++)
+        printf("%s\"%s\": %.4f", p ? ", " : "", part_names[p], part_share[p]);
+    printf("}, \"operations\": {");
+    for (int o = 0; o < OPS; o++)
+        printf("%s\"%s\": %.4f", o ? ", " : "", op_names[o], op_share[o]);
+    puts("}}");
+}
+
+static void report(const bench *b, const char *name, double (*op_s)[OPS],
                    double *step, double *alone)
 {
-    double ratio[STEPS], rate[STEPS], speed[STEPS], share[PARTS + 1];
+    double ratio[STEPS], rate[STEPS], speed[STEPS];
+    double op_share[OPS], part_share[PARTS + 1];
+    shares(b, op_s, step, op_share, part_share);
     for (int64_t i = 0; i < b->steps; i++) {
         double f = 0;
         for (int64_t k = 0; k < b->data[i].n_calls; k++)
@@ -458,36 +529,22 @@ static void report(const bench *b, const char *folder, double (*part_s)[PARTS],
         rate[i] = f / alone[i] * 1e-9;
         speed[i] = (double)b->data[i].pass.n_tokens / step[i];
     }
-    share[PARTS] = 1;
-    for (int p = 0; p < PARTS; p++) {
-        double of_step[STEPS];
-        for (int64_t i = 0; i < b->steps; i++)
-            of_step[i] = part_s[i][p] / step[i];
-        share[p] = median(of_step, b->steps);
-        share[PARTS] -= share[p];
-    }
-    double step_s = median(step, b->steps), alone_s = median(alone, b->steps);
-    double r = median(ratio, b->steps), gf = median(rate, b->steps);
-    double tokens = median(speed, b->steps);
-    double anon = (double)base_rss_anon_bytes();
+    double figure[] = {median(step, b->steps), median(alone, b->steps),
+                       median(rate, b->steps), median(ratio, b->steps),
+                       median(speed, b->steps)};
     printf("  step %.3f s, its products alone %.3f s at %.0f GFLOP/s: ratio "
            "%.3f (medians of %d)\n  %.0f useful tok/s; workspace planned %.3f "
            "GB, private memory at the end %.3f GB\n",
-           step_s, alone_s, gf, r, (int)b->steps, tokens,
-           (double)b->planned * 1e-9, anon * 1e-9);
-    printf("{\"model\": \"%s\", \"backend\": \"%s\", \"batch\": %d, "
-           "\"steps\": %d, \"step_s\": %.4f, \"products_s\": %.4f, "
-           "\"products_gflops\": %.1f, \"ratio\": %.4f, "
-           "\"useful_tokens_per_s\": %.1f, \"workspace_bytes\": %zu, "
-           "\"rss_anon_bytes\": %.0f, \"share\": {",
-           base_path_name(folder), b->rec.inner->detail, (int)b->batch,
-           (int)b->steps, step_s, alone_s, gf, r, tokens, b->planned, anon);
-    for (int p = 0; p <= PARTS; p++)
-        printf("%s\"%s\": %.4f", p ? ", " : "", part_names[p], share[p]);
-    puts("}}");
-    for (int p = 0; p <= PARTS; p++)
-        printf("  %-18s %8.3f s %5.1f %%\n", part_names[p], share[p] * step_s,
-               100 * share[p]);
+           figure[0], figure[1], figure[2], figure[3], (int)b->steps, figure[4],
+           (double)b->planned * 1e-9, (double)base_rss_anon_bytes() * 1e-9);
+    for (int p = 0; p <= PARTS; p++) {
+        printf("  %-18s %5.1f %%", part_names[p], 100 * part_share[p]);
+        for (int o = 0; o < OPS; o++)
+            if ((int)op_parts[o] == p && op_share[o] >= 0.0005)
+                printf("  %s %.1f", op_names[o], 100 * op_share[o]);
+        putchar('\n');
+    }
+    print_json(b, name, figure, op_share, part_share);
 }
 
 int main(int argc, char **argv)
@@ -503,7 +560,7 @@ int main(int argc, char **argv)
               stderr);
         return 2;
     }
-    double step[STEPS], alone[STEPS], part_s[STEPS][PARTS];
+    double step[STEPS], alone[STEPS], op_s[STEPS][OPS];
     open_bench(&b, argv[1], mean, argc > 5 ? atoi(argv[5]) : 0);
     printf("%s: %s, %d sequences of mean length %.0f\n",
            base_path_name(argv[1]), b.rec.inner->detail, (int)b.batch, mean);
@@ -511,10 +568,10 @@ int main(int argc, char **argv)
     for (int64_t i = 0; i < b.steps; i++) {
         memset(b.rec.seconds, 0, sizeof b.rec.seconds);
         step[i] = one_step(&b, &b.data[i]);
-        memcpy(part_s[i], b.rec.seconds, sizeof part_s[i]);
+        memcpy(op_s[i], b.rec.seconds, sizeof op_s[i]);
         alone[i] = products_alone(&b, &b.data[i]);
     }
-    report(&b, argv[1], part_s, step, alone);
+    report(&b, base_path_name(argv[1]), op_s, step, alone);
     close_bench(&b);
     return 0;
 }
