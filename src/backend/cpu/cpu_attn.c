@@ -1,8 +1,9 @@
 /* cpu_attn.c - attention on the CPU: cuts packed sequences into tasks (a
  * sequence, a group of heads that share keys and values, a block of queries),
  * longest first, and runs the kernels of isa/ on all threads. Backward takes a
- * whole sequence and one key/value head a task: every sum then has one owner,
- * so there are no atomics and no order to depend on. */
+ * whole sequence and one key/value head a task (of a long sequence, some of its
+ * query heads): every sum then has one owner, so there are no atomics and no
+ * order to depend on. */
 #include <omp.h>
 
 #include "backend/cpu/cpu_i.h"
@@ -141,13 +142,39 @@ typedef struct grad_views {
     backend_view dq, dk, dv, dout, q, k, v, o, lse, delta;
 } grad_views;
 
-static void run_grad(cpu_backend *cpu, int s, int kv_head, const grad_views *g,
+/* Some query heads of one K/V head of a sequence. */
+typedef struct grad_task {
+    int32_t seq, kv_head, head, heads; /* head: the first within the group */
+    float *dk_part, *dv_part;          /* NULL: the whole group is here */
+} grad_task;
+
+/* A sequence longer than SPLIT_LENGTH has few tasks for its work, so its heads
+ * are dealt out two at a time; their dK and dV are added afterwards, in order.
+ * By the length alone: a sequence's bits do not depend on its company. */
+enum { SPLIT_LENGTH = 1024, SPLIT_HEADS = 2 };
+
+static int64_t grad_pieces(const backend_attn *d, int s)
+{
+    int64_t len_k, len_q = lengths(d, s, &len_k);
+    int group = d->n_heads / d->n_kv_heads;
+    CPU_REQUIRE(len_q == len_k);
+    return len_q > SPLIT_LENGTH ? (group + SPLIT_HEADS - 1) / SPLIT_HEADS : 1;
+}
+
+/* Floats of one dK (or dV) of a sequence. */
+static int64_t part_floats(const backend_attn *d, int s)
+{
+    return (int64_t)(d->cu_q[s + 1] - d->cu_q[s]) * CPU_ROUND_UP(d->head_dim);
+}
+
+static void run_grad(cpu_backend *cpu, const grad_task *t, const grad_views *g,
                      const backend_attn *d)
 {
-    const int D = d->head_dim, group = d->n_heads / d->n_kv_heads;
-    const int64_t head = (int64_t)kv_head * group, row = d->cu_q[s];
-    const int64_t col = head * D, kv_col = (int64_t)kv_head * D;
-    const int64_t kv_row = d->cu_k[s];
+    const int D = d->head_dim, s = t->seq;
+    const int64_t row = d->cu_q[s], kv_row = d->cu_k[s];
+    const int64_t head =
+        (int64_t)t->kv_head * (d->n_heads / d->n_kv_heads) + t->head;
+    const int64_t col = head * D, kv_col = (int64_t)t->kv_head * D;
     const cpu_attn_grad at = {
         .q = cpu_at(g->q, row, col),
         .k = cpu_at(g->k, kv_row, kv_col),
@@ -169,7 +196,9 @@ static void run_grad(cpu_backend *cpu, int s, int kv_head, const grad_views *g,
         .lddv = g->dv.ld,
         .ldlse = g->lse.ld,
         .lddelta = g->delta.ld,
-        .heads = group,
+        .dk_part = t->dk_part,
+        .dv_part = t->dv_part,
+        .heads = t->heads,
         .head_dim = D,
         .n = d->cu_q[s + 1] - row,
         .window = d->window,
@@ -195,6 +224,63 @@ static void sort_sequences(const backend_attn *d, int32_t *order)
     }
 }
 
+/* The tasks, longest first; the pieces of a group follow each other, and so do
+ * their parts. */
+static void fill_grad_tasks(const backend_attn *d, const int32_t *order,
+                            grad_task *out, float *parts)
+{
+    const int group = d->n_heads / d->n_kv_heads;
+    for (int i = 0; i < d->n_seq; ++i) {
+        const int s = order[i];
+        const int64_t pieces = grad_pieces(d, s), floats = part_floats(d, s);
+        for (int kv = 0; kv < d->n_kv_heads; ++kv)
+            for (int64_t p = 0; p < pieces; ++p) {
+                int head = (int)p * SPLIT_HEADS, left = group - head;
+                grad_task t = {s, kv, head, group, NULL, NULL};
+                if (pieces > 1) {
+                    t.heads = left < SPLIT_HEADS ? left : SPLIT_HEADS;
+                    t.dk_part = parts;
+                    t.dv_part = parts + floats;
+                    parts += 2 * floats;
+                }
+                *out++ = t;
+            }
+    }
+}
+
+/* dk, dv of one group: the sum of the parts of its pieces. */
+static void add_parts(cpu_backend *cpu, const grad_task *t, int64_t pieces,
+                      const grad_views *g, const backend_attn *d)
+{
+    const int64_t D = d->head_dim, ld = CPU_ROUND_UP(D);
+    const int64_t row = d->cu_k[t->seq], n = d->cu_k[t->seq + 1] - row;
+    const bool bf = g->dk.dtype == BASE_BF16;
+    for (int64_t p = 1; p < pieces; ++p) {
+        cpu->k->add(t->dk_part, t[p].dk_part, n * ld, false);
+        cpu->k->add(t->dv_part, t[p].dv_part, n * ld, false);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        cpu->k->axpby(cpu_at(g->dk, row + i, t->kv_head * D),
+                      t->dk_part + i * ld, 1, 0, D, bf);
+        cpu->k->axpby(cpu_at(g->dv, row + i, t->kv_head * D),
+                      t->dv_part + i * ld, 1, 0, D, bf);
+    }
+}
+
+static void run_grads(cpu_backend *cpu, const grad_task *tasks, int64_t n,
+                      const grad_views *views, const backend_attn *d)
+{
+    const int threads = cpu->be.n_threads;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < n; ++i)
+        if (part_floats(d, tasks[i].seq))
+            run_grad(cpu, &tasks[i], views, d);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < n; ++i)
+        if (tasks[i].dk_part && tasks[i].head == 0)
+            add_parts(cpu, &tasks[i], grad_pieces(d, tasks[i].seq), views, d);
+}
+
 static void cpu_attn_bwd(backend *be, backend_view dq, backend_view dk,
                          backend_view dv, backend_view dout, backend_view q,
                          backend_view k, backend_view v, backend_view o,
@@ -209,24 +295,30 @@ static void cpu_attn_bwd(backend *be, backend_view dq, backend_view dk,
     CPU_REQUIRE(lse.dtype == be->acc && delta.dtype == be->acc);
     if (cpu->failed)
         return;
-    int64_t longest = 0;
+    int64_t longest = 0, n = 0, floats = 0;
     for (int s = 0; s < d->n_seq; ++s) {
         int64_t len_k, len_q = lengths(d, s, &len_k);
-        CPU_REQUIRE(len_q == len_k);
+        int64_t pieces = grad_pieces(d, s);
         longest = len_q > longest ? len_q : longest;
+        n += d->n_kv_heads * pieces;
+        if (pieces > 1)
+            floats += d->n_kv_heads * pieces * 2 * part_floats(d, s);
     }
     const grad_views views = {dq, dk, dv, dout, q, k, v, o, lse, delta};
-    int32_t *order = cpu_list(cpu, (size_t)d->n_seq * sizeof *order);
+    base_plan plan = {0};
+    base_plan_take(&plan, (size_t)floats, sizeof(float));
+    base_plan_take(&plan, (size_t)n, sizeof(grad_task));
+    base_plan_take(&plan, (size_t)d->n_seq, sizeof(int32_t));
     size_t bytes = (size_t)cpu->k->attn_grad_bytes(d->head_dim, longest);
-    if (!order || !cpu_scratch(cpu, bytes))
+    plan = (base_plan){.base = cpu_list(cpu, plan.used)};
+    if (!plan.base || !cpu_scratch(cpu, bytes))
         return;
+    float *parts = base_plan_take(&plan, (size_t)floats, sizeof(float));
+    grad_task *tasks = base_plan_take(&plan, (size_t)n, sizeof(grad_task));
+    int32_t *order = base_plan_take(&plan, (size_t)d->n_seq, sizeof(int32_t));
     sort_sequences(d, order);
-#pragma omp parallel for num_threads(be->n_threads) schedule(dynamic, 1)       \
-    collapse(2)
-    for (int i = 0; i < d->n_seq; ++i)
-        for (int h = 0; h < d->n_kv_heads; ++h)
-            if (d->cu_q[order[i] + 1] > d->cu_q[order[i]])
-                run_grad(cpu, order[i], h, &views, d);
+    fill_grad_tasks(d, order, tasks, parts);
+    run_grads(cpu, tasks, n, &views, d);
 }
 
 /* ---- pages ----------------------------------------------------------- */

@@ -37,14 +37,18 @@ typedef struct cpu_attn_task {
     bool bf;
 } cpu_attn_task;
 
-/* Backward over one whole sequence and one K/V head. */
+/* Backward over one whole sequence and some heads of one K/V head. */
 typedef struct cpu_attn_grad {
     const char *q, *k, *v, *o, *dout;
     char *dq, *dk, *dv;
     const float *lse;
     float *delta;
     int64_t ldq, ldk, ldv, ldo, lddo, lddq, lddk, lddv, ldlse, lddelta;
-    int heads; /* of the whole group: any number */
+    /* dK and dV stay here as floats [n, D rounded up to CPU_PAD], because
+     * other heads add to them; NULL: they are complete, dk and dv are written.
+     */
+    float *dk_part, *dv_part;
+    int heads; /* any number */
     int head_dim;
     int64_t n; /* length of the sequence */
     int64_t window;

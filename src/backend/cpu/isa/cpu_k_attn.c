@@ -449,6 +449,10 @@ void CPU_NAME(cpu_attn_grad)(const cpu_attn_grad *t, void *scratch)
     const int64_t dp = padded(d), size = t->bf ? 2 : 4;
     grad_space s;
     grad_place(&s, scratch, t->n, dp);
+    if (t->dk_part) {
+        s.dk = t->dk_part;
+        s.dv = t->dv_part;
+    }
     keys_load(s.k, t->k, t->ldk, 0, (int)t->n, NULL, 0, d, t->bf);
     keys_load(s.v, t->v, t->ldv, 0, (int)t->n, NULL, 0, d, t->bf);
     memset(s.dk, 0, (size_t)(t->n * dp) * 4);
@@ -461,7 +465,7 @@ void CPU_NAME(cpu_attn_grad)(const cpu_attn_grad *t, void *scratch)
             grad_block(t, &s, head, heads, first, (int)n);
         }
     }
-    for (int64_t i = 0; i < t->n; ++i) {
+    for (int64_t i = 0; !t->dk_part && i < t->n; ++i) {
         char *dk = t->dk + i * t->lddk * size, *dv = t->dv + i * t->lddv * size;
         float_to_row(dk, s.dk + i * dp, d, 1, t->bf);
         float_to_row(dv, s.dv + i * dp, d, 1, t->bf);
