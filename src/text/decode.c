@@ -15,6 +15,7 @@ struct text_stream {
     base_str hold;  /* bytes that are not yet a character, or not yet certain */
     base_str token; /* the token on its way through the steps */
     base_str spare;
+    base_str raw;      /* a token's bytes */
     base_str all;      /* what is held back for steps that need all of it */
     size_t left_strip; /* of the text: characters that Strip may still take */
     text_matcher *matcher; /* made on first use */
@@ -280,8 +281,15 @@ static lori_status put(text_stream *stream, int32_t id, base_str *out,
     BASE_TRY(run_steps(stream, 0, d->fused, err));
     const char *s = token->s ? token->s : "";
     if (d->fused < d->n && d->step[d->fused].kind == TEXT_DECODE_BYTES) {
-        size_t n = text_unmap_bytes(s, token->len, token->s);
-        put_bytes(stream, s, n == SIZE_MAX ? token->len : n, out);
+        base_str_clear(&stream->raw);
+        base_str_add(&stream->raw, s, token->len); /* room for the bytes */
+        size_t n = stream->raw.failed
+                       ? SIZE_MAX
+                       : text_unmap_bytes(s, token->len, stream->raw.s);
+        if (n == SIZE_MAX)
+            put_bytes(stream, s, token->len, out);
+        else
+            put_bytes(stream, stream->raw.s, n, out);
     } else {
         put_token(stream, s, token->len, out);
     }
@@ -331,6 +339,7 @@ static void release(text_stream *stream)
     base_str_free(&stream->hold);
     base_str_free(&stream->token);
     base_str_free(&stream->spare);
+    base_str_free(&stream->raw);
     base_str_free(&stream->all);
     text_matcher_free(stream->matcher);
 }
@@ -339,7 +348,7 @@ static lori_status check(const text_stream *stream, const base_str *out,
                          lori_error *err)
 {
     if (out->failed || stream->hold.failed || stream->token.failed ||
-        stream->spare.failed || stream->all.failed)
+        stream->spare.failed || stream->raw.failed || stream->all.failed)
         return base_no_memory(err, out->len);
     return LORI_OK;
 }

@@ -5,8 +5,8 @@ the `tokenizers` package gives, and their lines of tests/golden/MANIFEST.
 usage: python3 tests/golden/make_text.py
 
 Each file: {"tokenizer": <a tokenizer.json>, "cases": [[text, ids, with special
-tokens, special text as plain, decoded, decoded without special tokens]],
-"lists": [[ids, decoded, decoded without special tokens]]}. The strings are
+tokens, special text as plain, decoded, decoded without special tokens,
+offsets of the ids, of those with special tokens]], "lists": [[ids, decoded, decoded without special tokens]]}. The strings are
 those of spec text.md 5. Nothing is drawn at random without a fixed seed.
 """
 
@@ -172,17 +172,79 @@ def plain():
     return tok
 
 
+def spaces_as_marks():
+    """SentencePiece's kind: characters, bytes for those that are no token."""
+    tok = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tok.pre_tokenizer = pre_tokenizers.Metaspace()
+    train(tok, limit_alphabet=70, special_tokens=["<unk>", "<s>", "</s>"] + [
+        f"<0x{b:02X}>" for b in range(256)])
+    tok = changed(tok, byte_fallback=True)
+    tok.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
+    return tok
+
+
+def spm_decoder(*last):
+    return decoders.Sequence([decoders.Replace("\u2581", " "),
+                              decoders.ByteFallback(), decoders.Fuse(), *last])
+
+
+def llama2():
+    """Prepend and Replace, as old files have it."""
+    tok = spaces_as_marks()
+    tok.pre_tokenizer = None
+    tok.normalizer = normalizers.Sequence([
+        normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tok.decoder = spm_decoder(decoders.Strip(" ", 1, 0))
+    tok.add_special_tokens([AddedToken("</s>", normalized=False, rstrip=True)])
+    return tok
+
+
+def metaspace():
+    """What newer files have; a mark only at the start of the text."""
+    tok = spaces_as_marks()
+    tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tok.decoder = spm_decoder(decoders.Strip(" ", 1, 0))
+    return tok
+
+
+def gemma():
+    """No mark in front; added tokens that are runs."""
+    tok = spaces_as_marks()
+    tok.normalizer = normalizers.Replace(" ", "\u2581")
+    tok.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tok.decoder = spm_decoder()
+    tok.add_tokens([AddedToken(t, normalized=False) for t in ("\n\n", "\u2581\u2581")])
+    return tok
+
+
+def words():
+    """Affixes, and the pre-tokenizers that only cut."""
+    affixes = {"continuing_subword_prefix": "##", "end_of_word_suffix": "</w>"}
+    tok = Tokenizer(models.BPE(unk_token="<unk>", **affixes))
+    tok.normalizer = normalizers.Sequence([
+        normalizers.NFD(), normalizers.Strip(), normalizers.Replace(Regex(r"\d"), "0")])
+    tok.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("merged_with_next"),
+        pre_tokenizers.CharDelimiterSplit("x"), pre_tokenizers.FixedLength(length=9)])
+    train(tok, special_tokens=["<unk>", "<s>"], **affixes)
+    tok.decoder = decoders.Sequence([
+        decoders.Replace("</w>", " "), decoders.Replace(Regex("^##"), ""), decoders.Fuse(),
+        decoders.Replace("  ", " "), decoders.Strip(" ", 3, 0)])
+    return tok
+
+
 def cases(tok):
     rows = []
     for s in NASTY + ["x " + t for t in NASTY[:8]] + ["<s>" + t for t in NASTY[:8]]:
-        ids = tok.encode(s, add_special_tokens=False).ids
-        special = tok.encode(s).ids
+        bare, full = tok.encode(s, add_special_tokens=False), tok.encode(s)
+        ids, special = bare.ids, full.ids
         tok.encode_special_tokens = True
         as_text = tok.encode(s, add_special_tokens=False).ids
         tok.encode_special_tokens = False
         rows.append([s, ids, special, as_text,
                      tok.decode(special, skip_special_tokens=False),
-                     tok.decode(special)])
+                     tok.decode(special), bare.offsets, full.offsets])
     return rows
 
 
@@ -199,7 +261,8 @@ def lists(tok):
 
 def main():
     names = []
-    for make in (gpt2, smollm, llama3, qwen, flags, characters, plain):
+    for make in (gpt2, smollm, llama3, qwen, flags, characters, plain, llama2,
+                 metaspace, gemma, words):
         tok = make()
         data = {"tokenizer": json.loads(tok.to_str()), "cases": cases(tok),
                 "lists": lists(tok)}

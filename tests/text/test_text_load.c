@@ -19,8 +19,20 @@ Test(text_load, components_that_are_refused)
                   "{\"type\":\"NFKC\"}]}",
                   BYTE_LEVEL, "null", BYTE_LEVEL, SMALL_MODEL),
         LORI_UNSUPPORTED, "normalizer 'NFKC'");
-    expect_refused(WITH_PRE("{\"type\":\"Whitespace\"}"), LORI_UNSUPPORTED,
-                   "pre-tokenizer 'Whitespace'");
+    expect_refused(WITH_PRE("{\"type\":\"BertPreTokenizer\"}"),
+                   LORI_UNSUPPORTED, "pre-tokenizer 'BertPreTokenizer'");
+    expect_refused(WITH_PRE("{\"type\":\"Metaspace\",\"replacement\":\"ab\"}"),
+                   LORI_FORMAT, "'replacement' is not one character");
+    expect_refused(WITH_PRE("{\"type\":\"Metaspace\",\"replacement\":\"_\","
+                            "\"prepend_scheme\":\"last\"}"),
+                   LORI_UNSUPPORTED, "prepend_scheme 'last'");
+    expect_refused(WITH_PRE("{\"type\":\"Metaspace\",\"replacement\":\"_\","
+                            "\"add_prefix_space\":false}"),
+                   LORI_FORMAT, "add_prefix_space false");
+    expect_refused(WITH_PRE("{\"type\":\"Punctuation\",\"behavior\":\"No\"}"),
+                   LORI_UNSUPPORTED, "split behavior 'No'");
+    expect_refused(WITH_PRE("{\"type\":\"FixedLength\",\"length\":0}"),
+                   LORI_FORMAT, "length");
     expect_refused(TOKENIZER("", "null", BYTE_LEVEL,
                              "{\"type\":\"BertProcessing\"}", BYTE_LEVEL,
                              SMALL_MODEL),
@@ -28,6 +40,12 @@ Test(text_load, components_that_are_refused)
     expect_refused(TOKENIZER("", "null", BYTE_LEVEL, "null",
                              "{\"type\":\"WordPiece\"}", SMALL_MODEL),
                    LORI_UNSUPPORTED, "decoder 'WordPiece'");
+    expect_refused(
+        TOKENIZER("", "null", BYTE_LEVEL, "null",
+                  "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},"
+                  "{\"type\":\"ByteFallback\"}]}",
+                  SMALL_MODEL),
+        LORI_UNSUPPORTED, "ByteFallback is not supported at this place");
     expect_refused(TOKENIZER("", "null", BYTE_LEVEL, "null", BYTE_LEVEL,
                              "{\"type\":\"Unigram\",\"vocab\":[]}"),
                    LORI_UNSUPPORTED, "model 'Unigram'");
@@ -71,9 +89,18 @@ Test(text_load, models_that_are_refused)
                    LORI_FORMAT, "vocab['a']");
     expect_refused(WITH_MODEL("{\"vocab\":[],\"merges\":[]}"), LORI_FORMAT,
                    "model.vocab");
-    expect_refused(WITH_MODEL("{\"vocab\":{},\"merges\":[],"
-                              "\"end_of_word_suffix\":\"</w>\"}"),
-                   LORI_UNSUPPORTED, "end_of_word_suffix");
+    expect_refused(WITH_MODEL("{\"vocab\":{},\"merges\":[],\"dropout\":0.1}"),
+                   LORI_UNSUPPORTED, "dropout 0.1");
+    expect_refused(WITH_MODEL("{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}"),
+                   LORI_FORMAT, "gives the id 0 to 'a' and to 'b'");
+    expect_refused(WITH_MODEL("{\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}"),
+                   LORI_FORMAT, "the token 'a' twice");
+    expect_refused(WITH_MODEL("{\"vocab\":{\"a\":0},\"merges\":5}"),
+                   LORI_FORMAT, "merges is not a list");
+    expect_refused(WITH_MODEL("{\"vocab\":{\"a\":0}}"), LORI_FORMAT,
+                   "merges is not a list");
+    expect_refused(WITH_MODEL("{\"vocab\":{\"a\":1.5},\"merges\":[]}"),
+                   LORI_FORMAT, "vocab['a']");
 }
 
 /* unk_token outside the vocabulary is an error only when it is needed. */
