@@ -100,6 +100,33 @@ lori_status format_json_parse_at(const char *bytes, size_t n, const char *name,
                                  int64_t first_line, json_t **out,
                                  lori_error *err);
 
+/* ---- SentencePiece -------------------------------------------------- */
+
+typedef struct format_spm_piece {
+    const char *text; /* UTF-8, not NUL-terminated */
+    size_t n;
+    float score;
+    int type; /* 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused,
+                 6 byte */
+} format_spm_piece;
+/* tokenizer.model. Numbers and flags as the file has them, or its format's
+ * defaults; ids are -1 when not set. */
+typedef struct format_spm {
+    format_spm_piece *piece;
+    size_t n;
+    int64_t model_type; /* 1 unigram, 2 BPE, 3 word, 4 char */
+    int64_t byte_fallback, whitespace_as_suffix;
+    int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
+    bool has_charsmap; /* normalizes characters */
+    int64_t unk, bos, eos, pad;
+    char *bytes; /* owned; NULL when the caller's */
+} format_spm;
+lori_status format_spm_open(const char *path, format_spm *out, lori_error *err);
+/* Pieces are borrowed from `bytes`. */
+lori_status format_spm_parse(const char *bytes, size_t n, const char *name,
+                             format_spm *out, lori_error *err);
+void format_spm_free(format_spm *spm);
+
 /* ---- YAML ----------------------------------------------------------- */
 
 typedef enum format_yaml_kind {
