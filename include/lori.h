@@ -105,12 +105,16 @@ LORI_API lori_status lori_pull(const lori_pull_options *options,
 /* ---- making and changing model folders ------------------------------ */
 
 /* A GGUF file to a complete Hugging Face folder (weights, config, tokenizer,
- * chat template). Source: spec of GGUF v2/v3. */
+ * chat template). With `tokenizer_only`, another form of tokenizer to
+ * tokenizer.json and tokenizer_config.json: SentencePiece's tokenizer.model
+ * (BPE), Llama 3's tiktoken file of that name, Mistral's tekken.json, or a
+ * folder that holds one of them. Source: spec of GGUF v2/v3. */
 typedef struct lori_import_options {
     const char *source; /* X.gguf */
     const char *output; /* folder to make; must not exist unless `replace` */
     lori_dtype dtype;   /* of the weights written */
     int replace;
+    int tokenizer_only;
 } lori_import_options;
 LORI_API lori_status lori_import(const lori_import_options *options,
                                  const lori_ui *ui, lori_report **out,
@@ -167,6 +171,42 @@ typedef struct lori_mask_options {
 LORI_API lori_status lori_mask(const lori_mask_options *options,
                                const lori_ui *ui, lori_report **out,
                                lori_error *err);
+
+/* ---- text and ids --------------------------------------------------- */
+
+/* Texts, then files, to ids. The report's text has a line of ids for each, or
+ * with `count` their number; its JSON has "inputs": "count" and, with
+ * `details`, "ids", "tokens" and "offsets" as the tokenizers package gives
+ * them. */
+typedef struct lori_tokenize_options {
+    const char *model; /* model folder, or one tokenizer.json */
+    const char *const *texts;
+    const int64_t *text_bytes; /* NULL: texts end at their NUL */
+    int64_t n_texts;
+    const char *const *files;
+    int64_t n_files;
+    int no_special_tokens;    /* leave out BOS and the like */
+    int plain_special_tokens; /* those in the text are plain text */
+    int count;
+    int details;
+    int byte_offsets; /* offsets in bytes, not characters */
+} lori_tokenize_options;
+LORI_API lori_status lori_tokenize(const lori_tokenize_options *options,
+                                   const lori_ui *ui, lori_report **out,
+                                   lori_error *err);
+
+/* Ids, as numbers in texts and files, to text: a line each in the report's
+ * text, "outputs" in its JSON. An id that is no token is an error. */
+typedef struct lori_detokenize_options {
+    const char *model;
+    const char *const *texts; /* "1 2 3" */
+    int64_t n_texts;
+    const char *const *files;
+    int64_t n_files;
+    int skip_special_tokens;
+} lori_detokenize_options;
+LORI_API lori_status lori_detokenize(const lori_detokenize_options *options,
+                                     lori_report **out, lori_error *err);
 
 /* ---- running -------------------------------------------------------- */
 

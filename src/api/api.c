@@ -89,6 +89,18 @@ lori_status lori_mask(const lori_mask_options *options, const lori_ui *ui,
     return job_mask(options, ui, out, err);
 }
 
+lori_status lori_tokenize(const lori_tokenize_options *options,
+                          const lori_ui *ui, lori_report **out, lori_error *err)
+{
+    return job_tokenize(options, ui, out, err);
+}
+
+lori_status lori_detokenize(const lori_detokenize_options *options,
+                            lori_report **out, lori_error *err)
+{
+    return job_detokenize(options, out, err);
+}
+
 lori_status lori_session_open(const lori_session_options *options,
                               const lori_ui *ui, lori_session **out,
                               lori_error *err)

@@ -12,15 +12,19 @@
 int cmd_import(int argc, char **argv)
 {
     lori_import_options o = {0};
-    bool json = false, replace = false;
+    bool json = false, replace = false, tokenizer = false;
     const char *words[2] = {0};
     const cli_option options[] = {
         {"dtype", CLI_DTYPE, &o.dtype, "bf16|f32", "of the weights (bf16)"},
+        {"tokenizer", CLI_FLAG, &tokenizer, NULL,
+         "SOURCE is tokenizer.model, tekken.json or their folder"},
         {"replace", CLI_FLAG, &replace, NULL, "replace an existing model"}};
     int code = cli_parse(
         &(cli_syntax){"lori import MODEL.gguf OUT [options]",
                       "Makes a complete Hugging Face folder of a GGUF file: "
-                      "weights, config, tokenizer,\nchat template.",
+                      "weights, config, tokenizer,\nchat template. With "
+                      "--tokenizer, makes tokenizer.json of SentencePiece,\n"
+                      "tiktoken (Llama 3) and tekken files.",
                       options, COUNT(options), words, 2, 2, NULL},
         argc, argv, &json);
     if (code >= 0)
@@ -28,6 +32,7 @@ int cmd_import(int argc, char **argv)
     o.source = words[0];
     o.output = words[1];
     o.replace = replace;
+    o.tokenizer_only = tokenizer;
     lori_error err = {0};
     lori_report *report = NULL;
     lori_status st = lori_import(&o, cli_ui(), &report, &err);

@@ -19,6 +19,8 @@ static const struct {
     {"chat", cmd_chat, "talk with a model in the terminal"},
     {"generate", cmd_generate, "generate text"},
     {"score", cmd_score, "log-probabilities, loss and exact match"},
+    {"tokenize", cmd_tokenize, "ids of texts"},
+    {"detokenize", cmd_detokenize, "text of ids"},
     {"inspect", cmd_inspect, "sizes and facts of a base, adapter or mask"},
     {"env", cmd_env, "version, processor and libraries in use"},
 };

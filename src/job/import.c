@@ -536,8 +536,12 @@ lori_status job_import(const lori_import_options *o, const lori_ui *ui,
                        lori_report **out, lori_error *err)
 {
     *out = NULL;
-    BASE_TRY(job_need(o->source, "a GGUF file", err));
+    BASE_TRY(job_need(o->source,
+                      o->tokenizer_only ? "a tokenizer file" : "a GGUF file",
+                      err));
     BASE_TRY(job_need(o->output, "an output folder", err));
+    if (o->tokenizer_only)
+        return import_tokenizer_alone(o, out, err);
     base_dtype dtype = job_dtype(o->dtype, BASE_BF16);
     format_gguf *g = NULL;
     base_outdir *dir = NULL;

@@ -23,6 +23,11 @@ lori_status job_train_keys(lori_report **out, lori_error *err);
 lori_status job_mask(const lori_mask_options *options, const lori_ui *ui,
                      lori_report **out, lori_error *err);
 
+lori_status job_tokenize(const lori_tokenize_options *options,
+                         const lori_ui *ui, lori_report **out, lori_error *err);
+lori_status job_detokenize(const lori_detokenize_options *options,
+                           lori_report **out, lori_error *err);
+
 lori_status job_session_open(const lori_session_options *options,
                              const lori_ui *ui, lori_session **out,
                              lori_error *err);

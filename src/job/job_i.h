@@ -37,6 +37,10 @@ lori_status job_write_json(const char *folder, const char *name,
 lori_status import_tokenizer(const format_gguf *gguf, const char *folder,
                              int64_t vocab, int64_t context, json_t **stops,
                              lori_error *err);
+/* A tokenizer file that is not tokenizer.json, or a folder that holds one, to
+ * a folder with tokenizer.json and tokenizer_config.json. */
+lori_status import_tokenizer_alone(const lori_import_options *options,
+                                   lori_report **out, lori_error *err);
 /* Values shared with import_tokenizer: id of tokenizer.ggml.<key>, -1 unset. */
 lori_status import_token_id(const format_gguf *gguf, const char *key,
                             int64_t vocab, int64_t *id, lori_error *err);

@@ -66,6 +66,10 @@ lori_status text_stream_end(text_stream *stream, base_str *out,
                             lori_error *err);
 void text_stream_free(text_stream *stream);
 
+/* Appends the spelling of bytes in GPT-2's byte alphabet, as byte-level
+ * vocabularies are written. */
+void text_spell_bytes(const char *bytes, size_t n, base_str *out);
+
 int32_t text_vocab_size(const text_tokenizer *tok); /* 1 + largest id */
 /* Id of an exact token text, or -1. */
 int32_t text_token_id(const text_tokenizer *tok, const char *token);

@@ -1,5 +1,6 @@
 /* unicode.c - UTF-8 stepping, character classes, the byte alphabet.
  * Includes base only. */
+#include "text/text.h"
 #include "text/unicode_i.h"
 
 bool text_in_ranges(const text_range *ranges, size_t n, uint32_t c)
@@ -191,6 +192,15 @@ uint32_t text_byte_char(uint8_t byte)
     if (b <= 0xA0)
         return 0x100 + 33 + (b - 0x7F);
     return 0x143; /* 0xAD */
+}
+
+void text_spell_bytes(const char *bytes, size_t n, base_str *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        char spelled[4];
+        int length = text_utf8_put(text_byte_char((uint8_t)bytes[i]), spelled);
+        base_str_add(out, spelled, (size_t)length);
+    }
 }
 
 int text_char_byte(uint32_t c)
