@@ -86,6 +86,18 @@ void base_str_free(base_str *str);
 /* Gives the buffer away (never NULL unless `failed`); caller frees. */
 char *base_str_take(base_str *str);
 
+/* Facts about a file, collected to be reported together: a line each, until
+ * base_diag_end hands them over. Control characters in a line become spaces. */
+typedef struct base_diag {
+    base_str lines;
+    int64_t n;   /* all that were added */
+    int64_t max; /* lines kept; the rest is only counted. 0: all */
+} base_diag;
+void base_diag_add(base_diag *d, const char *fmt, ...) BASE_PRINTF(2, 3);
+/* OK when nothing was added; else *err holds the lines, and "... and N more"
+ * where they do not fit. Frees `d` either way. */
+lori_status base_diag_end(base_diag *d, lori_status status, lori_error *err);
+
 /* The candidate nearest to `word` by edit distance, or NULL when none is near
  * enough to be a likely typing error. */
 const char *base_nearest(const char *word, const char *const *candidates,
@@ -201,6 +213,11 @@ static inline bool base_dtype_is_float(base_dtype d)
 /* FNV-1a, 64 bit. Start with BASE_FNV_START and chain. */
 #define BASE_FNV_START 0xcbf29ce484222325ULL
 uint64_t base_fnv1a(uint64_t hash, const void *bytes, size_t n);
+
+/* Adds a file's content, or the names and contents of a folder's files (not of
+ * folders inside), to *hash (start with BASE_FNV_START). Not cryptographic. */
+lori_status base_hash_file(const char *path, uint64_t *hash, lori_error *err);
+lori_status base_hash_path(const char *path, uint64_t *hash, lori_error *err);
 
 /* Philox4x32-10 (Salmon et al. 2011; Random123): four words for a counter. */
 void base_philox(const uint32_t counter[4], const uint32_t key[2],

@@ -154,6 +154,43 @@ lori_status format_yaml_load(const char *path, format_yaml_node **out,
                              lori_error *err);
 void format_yaml_free(format_yaml_node *root);
 
+/* Maps read into a struct, by a table. Each key is a row: its name, what it
+ * holds, and where in the struct that goes. */
+typedef enum format_key_type {
+    FORMAT_KEY_STRING, /* char *, owned */
+    FORMAT_KEY_BOOL,
+    FORMAT_KEY_INT,    /* int64_t in [lo, hi] */
+    FORMAT_KEY_REAL,   /* double in [lo, hi] */
+    FORMAT_KEY_CHOICE, /* an enum (int) */
+    FORMAT_KEY_LIST,   /* char **, owned, and its int64_t count at `count` */
+    FORMAT_KEY_NODE    /* const format_yaml_node *: the caller reads it */
+} format_key_type;
+typedef struct format_choice {
+    const char *name; /* NULL ends the table */
+    int value;
+} format_choice;
+typedef struct format_key {
+    const char *name;
+    format_key_type type;
+    size_t offset, count; /* into the struct */
+    double lo, hi;
+    const format_choice *choices; /* at most 16 */
+    bool required;
+} format_key;
+#define FORMAT_KEYS_MAX 64
+
+/* Fills `out`, which holds the defaults; null means not given. Adds to `d`
+ * every unknown key (with the nearest name), wrong value and missing key as
+ * "file:line:column: ...". */
+void format_keys_read(const format_yaml_node *map, const char *file,
+                      const format_key *keys, size_t n, void *out,
+                      base_diag *d);
+/* Frees strings and lists of `out`. */
+void format_keys_free(const format_key *keys, size_t n, void *out);
+bool format_yaml_is_null(const format_yaml_node *node);
+/* A finite decimal number and nothing else, whatever the locale. */
+bool format_real(const char *text, double *out);
+
 /* ---- safetensors ---------------------------------------------------- */
 /* Source: huggingface/safetensors README (format); layout spec/peft.md 2.1. */
 

@@ -9,19 +9,11 @@
 
 #include "train/train.h"
 
-/* ---- collected errors (diag.c) -------------------------------------- */
+/* ---- collected errors (base) ----------------------------------------- */
 
-/* Facts about a file, a line each, until diag_fail hands them over. Control
- * characters inside a line become spaces. */
-typedef struct diag {
-    base_str lines;
-    int64_t n;   /* all that were added */
-    int64_t max; /* lines kept; the rest is only counted. 0: all */
-} diag;
-void diag_add(diag *d, const char *fmt, ...) BASE_PRINTF(2, 3);
-/* OK when nothing was added; else *err holds the lines, and "... and N more"
- * where they do not fit. Frees `d` either way. */
-lori_status diag_end(diag *d, lori_status status, lori_error *err);
+typedef base_diag diag;
+#define diag_add base_diag_add
+#define diag_end base_diag_end
 
 /* ---- recipe keys (recipe_keys.c) ------------------------------------ */
 

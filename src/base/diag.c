@@ -1,11 +1,12 @@
-/* diag.c - errors that are collected and reported together: a recipe's and a
- * dataset's. Owns their text until it is handed over. Includes train_i.h. */
+/* diag.c - errors that are collected and reported together: a recipe's, a
+ * task's, a dataset's. Owns their text until it is handed over. Includes
+ * base.h and libc. */
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "train/train_i.h"
+#include "base/base.h"
 
-void diag_add(diag *d, const char *fmt, ...)
+void base_diag_add(base_diag *d, const char *fmt, ...)
 {
     d->n++;
     if (d->max && d->n > d->max)
@@ -27,7 +28,7 @@ void diag_add(diag *d, const char *fmt, ...)
 }
 
 /* Bytes of whole lines that fit into `room`; *n counts them. */
-static size_t fitting(const diag *d, size_t room, int64_t *n)
+static size_t fitting(const base_diag *d, size_t room, int64_t *n)
 {
     size_t fit = 0;
     *n = 0;
@@ -40,7 +41,7 @@ static size_t fitting(const diag *d, size_t room, int64_t *n)
 }
 
 /* Written by hand: base_fail would make one line of it. */
-static void hand_over(const diag *d, lori_error *err)
+static void hand_over(const base_diag *d, lori_error *err)
 {
     char more[64];
     int64_t shown;
@@ -59,7 +60,7 @@ static void hand_over(const diag *d, lori_error *err)
     }
 }
 
-lori_status diag_end(diag *d, lori_status status, lori_error *err)
+lori_status base_diag_end(base_diag *d, lori_status status, lori_error *err)
 {
     if (d->lines.failed)
         status = base_no_memory(err, d->lines.len);
@@ -70,6 +71,6 @@ lori_status diag_end(diag *d, lori_status status, lori_error *err)
         hand_over(d, err);
     }
     base_str_free(&d->lines);
-    *d = (diag){.max = d->max};
+    *d = (base_diag){.max = d->max};
     return status;
 }
