@@ -14,7 +14,7 @@ Q := $(if $(filter 1,$(V)),,@)
 # Tests may run several at a time: threads that wait should not spin.
 export GOMP_SPINCOUNT ?= 1000
 
-ROOMS := base format hub text backend adapter model infer train job api
+ROOMS := base format hub text backend adapter model infer eval train job api
 # What a room's tests link: itself and everything below it.
 CLOSURE_base := base
 CLOSURE_format := format base
@@ -24,8 +24,9 @@ CLOSURE_backend := backend base
 CLOSURE_adapter := adapter backend format base
 CLOSURE_model := model adapter backend format base
 CLOSURE_infer := infer model adapter backend text format base
+CLOSURE_eval := eval infer model adapter backend text format base
 CLOSURE_train := train model adapter backend text format base
-CLOSURE_job := job train infer model adapter backend text hub format base
+CLOSURE_job := job train eval infer model adapter backend text hub format base
 CLOSURE_api := api $(CLOSURE_job)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \

@@ -374,6 +374,35 @@ LORI_API lori_status lori_score(lori_session *session,
                                 const lori_ui *ui, lori_report **out,
                                 lori_error *err);
 
+/* ---- evaluation ----------------------------------------------------- */
+
+/* Runs tasks on a base and on adapters over it. A task is the name of a preset
+ * or a YAML file; prompts, extraction and metrics are what it says. */
+typedef struct lori_eval_options {
+    const char *model;           /* base model folder */
+    const char *const *adapters; /* "NAME=FOLDER", or a folder */
+    int64_t n_adapters;
+    int base; /* also evaluate the base alone; always without adapters */
+    const char *const *tasks;
+    int64_t n_tasks;
+    const char *data_dir; /* folder of the presets' data files */
+    int64_t limit;        /* first rows of every task; 0: as the task says */
+    /* Folder for results.json, results.md and a log a model and task; a run
+     * that was stopped goes on from there. NULL: only the report. */
+    const char *output;
+    int log_samples;    /* the logs also hold prompts and completions */
+    int overwrite;      /* replace results of other settings */
+    int64_t batch_size; /* texts generated at once; 0: 16 */
+    lori_dtype dtype;
+    int n_threads;
+} lori_eval_options;
+LORI_API lori_status lori_eval(const lori_eval_options *options,
+                               const lori_ui *ui, lori_report **out,
+                               lori_error *err);
+/* The presets, or with `name` the YAML of one. */
+LORI_API lori_status lori_eval_presets(const char *name, lori_report **out,
+                                       lori_error *err);
+
 #ifdef __cplusplus
 }
 #endif

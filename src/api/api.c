@@ -167,3 +167,15 @@ lori_status lori_score(lori_session *session, const lori_score_options *options,
 {
     return job_score(session, options, ui, out, err);
 }
+
+lori_status lori_eval(const lori_eval_options *options, const lori_ui *ui,
+                      lori_report **out, lori_error *err)
+{
+    return job_eval(options, ui, out, err);
+}
+
+lori_status lori_eval_presets(const char *name, lori_report **out,
+                              lori_error *err)
+{
+    return job_eval_presets(name, out, err);
+}

@@ -21,6 +21,7 @@ static const struct {
     {"score", cmd_score, "log-probabilities, loss and exact match"},
     {"tokenize", cmd_tokenize, "ids of texts"},
     {"detokenize", cmd_detokenize, "text of ids"},
+    {"eval", cmd_eval, "evaluate models on tasks"},
     {"inspect", cmd_inspect, "sizes and facts of a base, adapter or mask"},
     {"env", cmd_env, "version, processor and libraries in use"},
 };

@@ -1,7 +1,7 @@
 /* job.h - whole jobs made of rooms: import, train, mask, merge, merge into a
- * base, generate, score, inspect. Options and reports are the public ones, so
- * this room alone may include lori.h beside api/ and cli/; each job_* does
- * what the lori_* of the same name promises there. */
+ * base, generate, score, evaluate, inspect. Options and reports are the public
+ * ones, so this room alone may include lori.h beside api/ and cli/; each job_*
+ * does what the lori_* of the same name promises there. */
 #ifndef JOB_JOB_H
 #define JOB_JOB_H
 
@@ -55,6 +55,11 @@ lori_status job_count_tokens(lori_session *session,
                              lori_error *err);
 lori_status job_score(lori_session *session, const lori_score_options *options,
                       const lori_ui *ui, lori_report **out, lori_error *err);
+
+lori_status job_eval(const lori_eval_options *options, const lori_ui *ui,
+                     lori_report **out, lori_error *err);
+lori_status job_eval_presets(const char *name, lori_report **out,
+                             lori_error *err);
 
 const char *job_report_json(const lori_report *report);
 const char *job_report_text(const lori_report *report);
