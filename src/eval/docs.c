@@ -167,6 +167,15 @@ static bool render(loading *l, const json_t *row, const char *place,
         return false;
     if (t->kind == EVAL_ROLLING && !*doc->target)
         base_diag_add(&l->d, "%s: the text to score is empty", place);
+    bool good =
+        t->compare != EVAL_EXPRESSION || expression_tests_good(doc->target);
+    if (!good)
+        base_diag_add(&l->d,
+                      "%s: target '%.60s' is no list of tests like x=3 y=5: 8; "
+                      "x=1 y=0: 1",
+                      place, doc->target);
+    if (!good)
+        return false;
     if (t->kind != EVAL_CHOICE)
         return t->kind != EVAL_ROLLING || *doc->target;
     return (t->choices_are_field ? field_choices
@@ -280,7 +289,7 @@ static lori_status check_targets(const eval_task *t, const eval_docs *docs,
     for (int64_t i = 0; i < docs->n && !st; i++) {
         const char *target = docs->doc[i].target;
         bool found;
-        st = eval_find_answer(t, target, strlen(target), &answer, &found, err);
+        st = eval_find_target(t, target, &answer, &found, err);
         if (!st && !found && without++ == 0)
             first = docs->doc[i].line;
     }

@@ -21,9 +21,15 @@ typedef enum eval_kind {
     EVAL_ROLLING   /* loglikelihood_rolling: perplexity of a text */
 } eval_kind;
 
-typedef enum eval_compare { EVAL_TEXT, EVAL_NUMBER } eval_compare;
+typedef enum eval_compare {
+    EVAL_TEXT,      /* equal but for white space at both ends */
+    EVAL_NUMBER,    /* equal numbers */
+    EVAL_EXPRESSION /* the answer is an integer expression, the target a list
+                       of tests: "x=3 y=5: 8; x=1 y=0: 1" */
+} eval_compare;
 
-/* How the answer is found in a text; the same for output and target. */
+/* How the answer is found in a text; the same for output and target (but not
+ * for a target that is a list of tests). */
 typedef struct eval_extract {
     char *remove;     /* characters that are deleted first */
     char *after_last; /* look only behind its last occurrence */
@@ -106,8 +112,12 @@ void eval_docs_free(eval_docs *docs);
  * `out` is cleared first. */
 lori_status eval_find_answer(const eval_task *task, const char *text, size_t n,
                              base_str *out, bool *found, lori_error *err);
-/* Whether two answers are the same by the task's `compare`. */
-bool eval_same_answer(const eval_task *task, const char *x, const char *y);
+/* The same of a target. */
+lori_status eval_find_target(const eval_task *task, const char *target,
+                             base_str *out, bool *found, lori_error *err);
+/* Whether an answer is the target's by the task's `compare`. */
+bool eval_same_answer(const eval_task *task, const char *answer,
+                      const char *want);
 
 /* ---- metrics -------------------------------------------------------- */
 

@@ -41,6 +41,13 @@ const json_t *template_value(const json_t *row, const char *path);
 bool extract_compile(eval_task *task, char *buf, size_t n);
 void extract_free(eval_task *task);
 
+/* ---- expressions (expression.c) -------------------------------------- */
+
+/* Whether `tests` is a list of tests, "x=3 y=5: 8; x=1 y=0: 1". */
+bool expression_tests_good(const char *tests);
+/* Whether the expression has the value that each test says. */
+bool expression_passes(const char *expression, const char *tests);
+
 /* ---- the engine (engine.c) ------------------------------------------- */
 
 /* Everything here that runs a model goes through these two. */

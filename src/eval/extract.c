@@ -188,6 +188,17 @@ lori_status eval_find_answer(const eval_task *task, const char *text, size_t n,
     return !st && out->failed ? base_no_memory(err, n) : st;
 }
 
+lori_status eval_find_target(const eval_task *task, const char *target,
+                             base_str *out, bool *found, lori_error *err)
+{
+    if (task->compare != EVAL_EXPRESSION)
+        return eval_find_answer(task, target, strlen(target), out, found, err);
+    base_str_clear(out);
+    base_str_puts(out, target);
+    *found = true;
+    return out->failed ? base_no_memory(err, out->len) : LORI_OK;
+}
+
 /* ---- the same answer -------------------------------------------------- */
 
 static part_of trimmed(const char *s)
@@ -213,12 +224,15 @@ static bool number(const char *s, double *out)
     return fine;
 }
 
-bool eval_same_answer(const eval_task *task, const char *x, const char *y)
+bool eval_same_answer(const eval_task *task, const char *answer,
+                      const char *want)
 {
     double a, b;
+    if (task->compare == EVAL_EXPRESSION)
+        return expression_passes(answer, want);
     if (task->compare == EVAL_NUMBER)
-        return number(x, &a) && number(y, &b) && a == b;
-    part_of s = trimmed(x), t = trimmed(y);
+        return number(answer, &a) && number(want, &b) && a == b;
+    part_of s = trimmed(answer), t = trimmed(want);
     if (s.n != t.n)
         return false;
     return task->ignore_case ? !strncasecmp(s.s, t.s, s.n)

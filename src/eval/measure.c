@@ -55,8 +55,7 @@ static lori_status judge(const measuring *m, int64_t i, const engine_text *text,
     if (!st)
         st = eval_find_answer(t, whole.s, whole.len, answer, &found, err);
     if (!st)
-        st = eval_find_answer(t, doc->target, strlen(doc->target), want,
-                              &wanted, err);
+        st = eval_find_target(t, doc->target, want, &wanted, err);
     base_str_free(&whole);
     if (!st)
         *right = found && wanted && eval_same_answer(t, answer->s, want->s);

@@ -10,8 +10,10 @@ static const format_choice kinds[] = {{"generate_until", EVAL_GENERATE},
                                       {"multiple_choice", EVAL_CHOICE},
                                       {"loglikelihood_rolling", EVAL_ROLLING},
                                       {NULL, 0}};
-static const format_choice compares[] = {
-    {"text", EVAL_TEXT}, {"number", EVAL_NUMBER}, {NULL, 0}};
+static const format_choice compares[] = {{"text", EVAL_TEXT},
+                                         {"number", EVAL_NUMBER},
+                                         {"expression", EVAL_EXPRESSION},
+                                         {NULL, 0}};
 enum { JUDGE_COMPLETION, JUDGE_BOTH };
 static const format_choice judged[] = {{"completion", JUDGE_COMPLETION},
                                        {"prompt_and_completion", JUDGE_BOTH},
