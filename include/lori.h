@@ -379,10 +379,11 @@ LORI_API lori_status lori_score(lori_session *session,
 /* Runs tasks on a base and on adapters over it. A task is the name of a preset
  * or a YAML file; prompts, extraction and metrics are what it says. */
 typedef struct lori_eval_options {
-    const char *model;           /* base model folder */
-    const char *const *adapters; /* "NAME=FOLDER", or a folder */
+    const char *model; /* model folder */
+    const lori_named_adapter
+        *adapters; /* a row each; name NULL: the folder's */
     int64_t n_adapters;
-    int base; /* also evaluate the base alone; always without adapters */
+    int base; /* a row for the base alone; always without adapters */
     const char *const *tasks;
     int64_t n_tasks;
     const char *data_dir; /* folder of the presets' data files */
@@ -395,6 +396,7 @@ typedef struct lori_eval_options {
     int64_t batch_size; /* texts generated at once; 0: 16 */
     lori_dtype dtype;
     int n_threads;
+    const char *hub_cache;
 } lori_eval_options;
 LORI_API lori_status lori_eval(const lori_eval_options *options,
                                const lori_ui *ui, lori_report **out,

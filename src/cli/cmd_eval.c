@@ -1,4 +1,7 @@
 /* cmd_eval.c - the command that evaluates models on tasks. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "cli/cli.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -15,6 +18,22 @@ static int print_presets(const char *name, bool json)
     lori_report *report = NULL;
     lori_status st = lori_eval_presets(name, &report, &err);
     return cli_finish(st, report, &err, json);
+}
+
+/* "NAME=FOLDER" or "FOLDER" of each word; NULL when out of memory. */
+static lori_named_adapter *split_adapters(const cli_list *words)
+{
+    lori_named_adapter *list = calloc((size_t)words->n + 1, sizeof *list);
+    for (int64_t i = 0; list && i < words->n; i++) {
+        char *word = words->items[i], *eq = strchr(word, '=');
+        char *slash = strchr(word, '/');
+        bool named = eq && (!slash || slash > eq);
+        if (named)
+            *eq = 0;
+        list[i] =
+            (lori_named_adapter){named ? word : NULL, named ? eq + 1 : word};
+    }
+    return list;
 }
 
 int cmd_eval(int argc, char **argv)
@@ -51,15 +70,20 @@ int cmd_eval(int argc, char **argv)
     if (code < 0) {
         lori_error err = {0};
         lori_report *report = NULL;
-        o.adapters = (const char *const *)adapters.items;
-        o.n_adapters = adapters.n;
+        lori_named_adapter *named = split_adapters(&adapters);
+        o.adapters = named;
+        o.n_adapters = named ? adapters.n : 0;
+        o.hub_cache = cli_hub_cache();
         o.tasks = (const char *const *)tasks.items;
         o.n_tasks = tasks.n;
         o.base = base;
         o.log_samples = samples;
         o.overwrite = overwrite;
         o.n_threads = (int)threads;
-        lori_status st = lori_eval(&o, cli_ui(false), &report, &err);
+        if (!named)
+            code = EXIT_FAILED;
+        lori_status st = lori_eval(&o, cli_ui(), &report, &err);
+        free(named);
         code = cli_finish(st, report, &err, json);
     }
     cli_list_free(&adapters);

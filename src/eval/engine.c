@@ -34,100 +34,72 @@ static int on_ask(void *context)
 /* ---- generation --------------------------------------------------------- */
 
 typedef struct generating {
-    const eval_task *task;
-    text_stream **streams; /* [n], only with stop strings */
-    base_str *texts;       /* [n] text so far */
+    engine_text *texts;
+    infer_text **replies; /* [n] decode and watch for stop strings */
     lori_status status;
     lori_error *err;
 } generating;
 
-/* Where the earliest stop string begins in text[from..n); n when none does. */
-static size_t find_stop(const eval_task *task, const base_str *text,
-                        size_t from)
-{
-    size_t at = text->len;
-    for (int64_t i = 0; text->len && i < task->n_until; i++) {
-        const char *hit = memmem(text->s + from, text->len - from,
-                                 task->until[i], strlen(task->until[i]));
-        if (hit && (size_t)(hit - text->s) < at)
-            at = (size_t)(hit - text->s);
-    }
-    return at;
-}
-
-static int on_token(void *context, int64_t request, int32_t id)
+static infer_next on_token(void *context, int64_t tag, int32_t id)
 {
     generating *g = context;
-    base_str *text = &g->texts[request];
-    size_t before = text->len, longest = 0;
-    if (g->status)
-        return 1;
-    g->status = text_stream_put(g->streams[request], id, text, g->err);
-    for (int64_t i = 0; i < g->task->n_until; i++) {
-        size_t n = strlen(g->task->until[i]);
-        longest = n > longest ? n : longest;
-    }
-    size_t from = before > longest ? before - longest : 0;
-    return g->status || find_stop(g->task, text, from) < text->len;
-}
-
-static lori_status open_streams(generating *g, const eval_subject *s, int64_t n,
-                                lori_error *err)
-{
-    g->streams = base_alloc((size_t)n, sizeof *g->streams);
-    g->texts = base_alloc((size_t)n, sizeof *g->texts);
-    if (!g->streams || !g->texts)
-        return base_no_memory(err, (size_t)n * sizeof *g->texts);
-    for (int64_t i = 0; i < n; i++)
-        BASE_TRY(
-            text_stream_new(s->tok, TEXT_SKIP_SPECIAL, &g->streams[i], err));
-    return LORI_OK;
-}
-
-static void close_streams(generating *g, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        if (g->streams)
-            text_stream_free(g->streams[i]);
-        if (g->texts)
-            base_str_free(&g->texts[i]);
-    }
-    free(g->streams);
-    free(g->texts);
+    int64_t stop = -1;
+    if (!g->status)
+        g->status = infer_text_put(g->replies[tag], id, &g->texts[tag].text,
+                                   &stop, g->err);
+    return g->status   ? INFER_END_CANCEL
+           : stop >= 0 ? INFER_END_STOP
+                       : INFER_GO_ON;
 }
 
 /* A prompt that leaves no room for the answer loses its beginning. */
 static void make_request(const eval_subject *s, const eval_task *t,
                          const engine_text *text, int64_t doc, infer_request *r)
 {
-    int64_t room = model_get_config(s->model)->max_positions;
-    int64_t n = (int64_t)text->prompt.n, most = room - t->max_new_tokens;
+    int64_t n = (int64_t)text->prompt.n;
+    int64_t most = infer_context(s->engine) - t->max_new_tokens;
     int64_t cut = most > 0 && n > most ? n - most : 0;
-    *r = (infer_request){
-        .prompt = text->prompt.ids + cut,
-        .n_prompt = n - cut,
-        .max_new_tokens = t->max_new_tokens,
-        .sampling = {.sample = t->temperature > 0,
-                     .temperature = t->temperature,
-                     .top_k = t->top_k,
-                     .top_p = t->top_p,
-                     .seed = (uint64_t)t->seed + (uint64_t)doc}};
-    r->stops = text_stops(s->tok, &r->n_stops);
+    size_t n_stops;
+    *r =
+        (infer_request){.prompt = text->prompt.ids + cut,
+                        .n_prompt = n - cut,
+                        .max_new_tokens = t->max_new_tokens,
+                        .sampling = {.sample = t->temperature > 0,
+                                     .temperature = t->temperature,
+                                     .top_k = t->top_k,
+                                     .top_p = t->top_p,
+                                     .seed = (uint64_t)t->seed + (uint64_t)doc},
+                        .adapter = s->adapter,
+                        .adapter_key = s->adapter_key};
+    r->stops = text_stops(s->tok, &n_stops);
+    r->n_stops = (int64_t)n_stops;
 }
 
-static lori_status take_result(const eval_subject *s, const eval_task *t,
-                               const infer_result *result, engine_text *text,
-                               lori_error *err)
+static lori_status prepare(const eval_subject *s, const eval_task *t,
+                           generating *g, infer_request *requests, int64_t n,
+                           int64_t first_doc, lori_error *err)
 {
-    text->n_new = result->n;
-    text->stopped = result->finish != INFER_LENGTH;
-    BASE_TRY(text_decode(s->tok, result->ids, (size_t)result->n,
-                         TEXT_SKIP_SPECIAL, &text->text, err));
-    base_str_puts(&text->text, "");
-    if (text->text.failed)
-        return base_no_memory(err, (size_t)result->n);
-    text->text.len = find_stop(t, &text->text, 0);
-    text->text.s[text->text.len] = '\0';
+    for (int64_t i = 0; i < n; i++) {
+        BASE_TRY(infer_text_new(s->tok, (const char *const *)t->until,
+                                t->n_until, &g->replies[i], err));
+        make_request(s, t, &g->texts[i], first_doc + i, &requests[i]);
+    }
+    return LORI_OK;
+}
+
+static lori_status take_results(const generating *g,
+                                const infer_result *results, int64_t n,
+                                lori_error *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        engine_text *text = &g->texts[i];
+        text->n_new = results[i].n;
+        text->stopped = results[i].finish == INFER_STOP;
+        BASE_TRY(infer_text_end(g->replies[i], &text->text, err));
+        base_str_puts(&text->text, "");
+        if (text->text.failed)
+            return base_no_memory(err, text->text.len);
+    }
     return LORI_OK;
 }
 
@@ -138,29 +110,27 @@ lori_status engine_generate(const eval_subject *s, const eval_task *t,
     relay r = {o, s->name, t->name, n};
     lori_ui ui = {
         .context = &r, .progress = on_progress, .interrupted = on_ask};
-    generating g = {.task = t, .err = err};
-    infer_hooks hooks = {.context = &g, .ui = &ui};
+    generating g = {.texts = texts, .err = err};
+    infer_hooks hooks = {.context = &g, .token = on_token, .ui = &ui};
     infer_request *requests = base_alloc((size_t)n, sizeof *requests);
     infer_result *results = base_alloc((size_t)n, sizeof *results);
+    g.replies = base_alloc((size_t)n, sizeof *g.replies);
     lori_status st = LORI_OK;
-    if (!requests || !results)
+    if (!requests || !results || !g.replies)
         st = base_no_memory(err, (size_t)n * sizeof *results);
-    if (!st && t->n_until > 0) {
-        st = open_streams(&g, s, n, err);
-        hooks.token = on_token;
-    }
-    for (int64_t i = 0; !st && i < n; i++)
-        make_request(s, t, &texts[i], first_doc + i, &requests[i]);
     if (!st)
-        st = infer_generate(s->model, s->adapter, requests, n, o->batch_size,
-                            &hooks, results, err);
+        st = prepare(s, t, &g, requests, n, first_doc, err);
+    if (!st)
+        st = infer_run(s->engine, requests, n, &hooks, results, err);
     if (!st)
         st = g.status;
-    for (int64_t i = 0; !st && i < n; i++)
-        st = take_result(s, t, &results[i], &texts[i], err);
+    if (!st)
+        st = take_results(&g, results, n, err);
     if (results)
         infer_results_free(results, n);
-    close_streams(&g, n);
+    for (int64_t i = 0; g.replies && i < n; i++)
+        infer_text_free(g.replies[i]);
+    free(g.replies);
     free(requests);
     free(results);
     return st;
@@ -187,11 +157,13 @@ lori_status engine_score(const eval_subject *s, const eval_task *t,
         items[i] = (infer_score_item){.ids = spans[i].ids.ids,
                                       .n_ids = (int64_t)spans[i].ids.n,
                                       .first = spans[i].first,
-                                      .nll = at};
+                                      .nll = at,
+                                      .adapter = s->adapter,
+                                      .adapter_key = s->adapter_key};
         at += items[i].n_ids - items[i].first;
     }
     if (!st)
-        st = infer_score(s->model, s->adapter, items, n, 0, &ui, err);
+        st = infer_score(s->engine, items, n, &ui, err);
     for (int64_t i = 0; !st && i < n; i++) {
         double sum = 0;
         for (int64_t k = 0; k < items[i].n_ids - items[i].first; k++)

@@ -10,7 +10,7 @@
 
 #include <jansson.h>
 
-#include "model/model.h"
+#include "infer/infer.h"
 #include "text/text.h"
 
 /* ---- tasks ---------------------------------------------------------- */
@@ -154,8 +154,10 @@ void eval_wilson(double hits, double n, double *low, double *high);
 /* A row of the table: a base, or a base with one adapter. */
 typedef struct eval_subject {
     const char *name;
-    model *model;
+    infer_engine *engine;
+    const model *model;           /* the engine's */
     const model_adapter *adapter; /* NULL: the base alone */
+    uint64_t adapter_key;         /* as in infer_request */
     const text_tokenizer *tok;
     uint64_t hash; /* of the files it came from */
 } eval_subject;
@@ -164,7 +166,6 @@ typedef struct eval_options {
     const char *output; /* folder, or NULL: nothing is kept */
     bool overwrite;     /* results under other settings are made again */
     bool log_samples;   /* the log also holds prompts and completions */
-    int64_t batch_size; /* sequences at once; 0: the engine's choice */
     const lori_ui *ui;
     int64_t before, total; /* documents of the whole run, for progress */
 } eval_options;

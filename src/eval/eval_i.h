@@ -4,7 +4,6 @@
 
 #include "eval/eval.h"
 #include "format/format.h"
-#include "infer/infer.h"
 
 /* ---- presets (tasks.c) and metrics (metrics.c) ----------------------- */
 

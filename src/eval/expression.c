@@ -166,8 +166,9 @@ typedef struct test {
 static bool read_integer(const char **s, int64_t *out)
 {
     char *end;
+    *s += strspn(*s, " ");
     *out = strtoll(*s, &end, 10);
-    bool fine = end != *s && end - *s < 19;
+    bool fine = end != *s && end - *s < 19; /* no overflow */
     *s = end;
     return fine;
 }

@@ -8,16 +8,18 @@
 /* One row of the table. */
 typedef struct row {
     char *name;
-    const char *folder; /* of the adapter; NULL: the base alone */
+    char *folder; /* of the adapter; NULL: the base alone */
     uint64_t hash;
 } row;
 
 typedef struct evaluation {
     const lori_eval_options *o;
     const lori_ui *ui;
+    char *folder; /* of the base */
     backend *be;
     model *model;
     text_tokenizer *tok;
+    infer_engine *engine;
     row *rows;
     int64_t n_rows;
     eval_task **tasks;
@@ -28,8 +30,10 @@ typedef struct evaluation {
 
 static void close_all(evaluation *e)
 {
-    for (int64_t i = 0; e->rows && i < e->n_rows; i++)
+    for (int64_t i = 0; e->rows && i < e->n_rows; i++) {
         free(e->rows[i].name);
+        free(e->rows[i].folder);
+    }
     for (int64_t i = 0; e->tasks && i < e->o->n_tasks; i++)
         eval_task_free(e->tasks[i]);
     for (int64_t i = 0; e->docs && i < e->o->n_tasks; i++)
@@ -38,6 +42,8 @@ static void close_all(evaluation *e)
     free(e->tasks);
     free(e->docs);
     free(e->scores);
+    free(e->folder);
+    infer_engine_free(e->engine);
     text_tokenizer_close(e->tok);
     model_close(e->model);
     backend_close(e->be);
@@ -57,30 +63,34 @@ static char *last_name(const char *path)
     return base_strndup(path + from, n - from);
 }
 
-/* "NAME=FOLDER" or "FOLDER". */
-static lori_status add_row(evaluation *e, const char *what, lori_error *err)
+/* `ad` NULL: the base alone. */
+static lori_status add_row(evaluation *e, const lori_named_adapter *ad,
+                           lori_error *err)
 {
     row *r = &e->rows[e->n_rows];
-    const char *eq = what ? strchr(what, '=') : NULL;
-    r->folder = eq ? eq + 1 : what;
-    r->name = !what ? base_strdup("base")
-              : eq  ? base_strndup(what, (size_t)(eq - what))
-                    : last_name(what);
+    bool named = ad && ad->name && *ad->name;
+    if (ad)
+        BASE_TRY(job_need(ad->folder, "an adapter folder", err));
+    r->name = !ad     ? base_strdup("base")
+              : named ? base_strdup(ad->name)
+                      : last_name(ad->folder);
     if (!r->name)
         return base_no_memory(err, 1);
     e->n_rows++;
     if (!*r->name || *r->name == '.' || strchr(r->name, '/'))
         return base_fail(err, LORI_INVALID,
-                         "adapter '%s': '%s' cannot name its results; write "
-                         "NAME=FOLDER with a plain name",
-                         what, r->name);
+                         "'%s' cannot name the results of an adapter: give it "
+                         "a plain name with --adapter NAME=FOLDER",
+                         r->name);
     for (int64_t i = 0; i + 1 < e->n_rows; i++)
         if (!strcmp(e->rows[i].name, r->name))
             return base_fail(err, LORI_INVALID,
                              "two models are named '%s'; give them names with "
                              "--adapter NAME=FOLDER",
                              r->name);
-    return LORI_OK;
+    return ad ? hub_find(e->o->hub_cache, ad->folder, HUB_WEIGHTS, &r->folder,
+                         err)
+              : LORI_OK;
 }
 
 static lori_status list_rows(evaluation *e, lori_error *err)
@@ -92,7 +102,7 @@ static lori_status list_rows(evaluation *e, lori_error *err)
     if (o->base || o->n_adapters == 0)
         BASE_TRY(add_row(e, NULL, err));
     for (int64_t i = 0; i < o->n_adapters; i++)
-        BASE_TRY(add_row(e, o->adapters[i], err));
+        BASE_TRY(add_row(e, &o->adapters[i], err));
     return LORI_OK;
 }
 
@@ -130,7 +140,7 @@ static lori_status hash_rows(evaluation *e, lori_error *err)
     uint64_t base = BASE_FNV_START;
     if (!e->o->output) /* nothing is kept that could be compared */
         return LORI_OK;
-    BASE_TRY(base_hash_path(e->o->model, &base, err));
+    BASE_TRY(base_hash_path(e->folder, &base, err));
     for (int64_t i = 0; i < e->n_rows; i++) {
         e->rows[i].hash = base;
         if (e->rows[i].folder)
@@ -145,8 +155,10 @@ static lori_status open_model(evaluation *e, lori_error *err)
                             .dtype = job_dtype(e->o->dtype, BASE_BF16),
                             .n_threads = e->o->n_threads};
     BASE_TRY(backend_open(&open, &e->be, err));
-    BASE_TRY(model_open(e->o->model, e->be, &e->model, err));
-    return text_tokenizer_open(e->o->model, &e->tok, err);
+    infer_limits limits = {.max_batch = e->o->batch_size};
+    BASE_TRY(model_open(e->folder, e->be, &e->model, err));
+    BASE_TRY(text_tokenizer_open(e->folder, &e->tok, err));
+    return infer_engine_new(e->model, &limits, &e->engine, err);
 }
 
 /* ---- running ------------------------------------------------------------ */
@@ -164,15 +176,16 @@ static lori_status run_row(evaluation *e, int64_t i, int64_t *before,
             base_prefix(err, st, "%s", r->folder);
     }
     eval_subject subject = {.name = r->name,
+                            .engine = e->engine,
                             .model = e->model,
                             .adapter = ma,
+                            .adapter_key = ma ? (uint64_t)i + 1 : 0,
                             .tok = e->tok,
                             .hash = r->hash};
     for (int64_t k = 0; k < e->o->n_tasks && !st; k++) {
         eval_options options = {.output = e->o->output,
                                 .overwrite = e->o->overwrite != 0,
                                 .log_samples = e->o->log_samples != 0,
-                                .batch_size = e->o->batch_size,
                                 .ui = e->ui,
                                 .before = *before,
                                 .total = e->total};
@@ -226,6 +239,8 @@ static lori_status run(evaluation *e, lori_report **out, lori_error *err)
     if (e->o->limit < 0 || e->o->batch_size < 0)
         return base_fail(err, LORI_INVALID,
                          "limit and batch size cannot be negative");
+    BASE_TRY(
+        hub_find(e->o->hub_cache, e->o->model, HUB_WEIGHTS, &e->folder, err));
     BASE_TRY(list_rows(e, err));
     BASE_TRY(load_tasks(e, err));
     BASE_TRY(hash_rows(e, err));

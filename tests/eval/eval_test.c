@@ -89,13 +89,18 @@ bench bench_open(void)
 {
     tiny_spec spec = {.vocab = 98, .seed = 11};
     bench b = {.t = tiny_open(&spec, "cpu", BASE_F32, 1), .tok = tokenizer()};
-    b.subject =
-        (eval_subject){.name = "base", .model = b.t.m, .tok = b.tok, .hash = 7};
+    ok(infer_engine_new(b.t.m, NULL, &b.engine, err));
+    b.subject = (eval_subject){.name = "base",
+                               .engine = b.engine,
+                               .model = b.t.m,
+                               .tok = b.tok,
+                               .hash = 7};
     return b;
 }
 
 void bench_close(bench *b)
 {
+    infer_engine_free(b->engine);
     text_tokenizer_close(b->tok);
     tiny_close(&b->t);
 }

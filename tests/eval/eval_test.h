@@ -40,6 +40,7 @@ eval_docs *docs_of(const eval_task *task);
  * '!' .. '~', blank, line feed; "<s>" before every text. */
 typedef struct bench {
     tiny t;
+    infer_engine *engine;
     text_tokenizer *tok;
     eval_subject subject;
 } bench;

@@ -49,7 +49,7 @@ static double direct(const bench *b, const char *text, size_t from)
                              .n_ids = (int64_t)ids.n,
                              .first = (int64_t)from + 1,
                              .nll = nll};
-    ok(infer_score(b->t.m, b->subject.adapter, &item, 1, 0, NULL, err));
+    ok(infer_score(b->engine, &item, 1, NULL, err));
     for (int64_t i = 0; i < item.n_ids - item.first; i++)
         sum -= nll[i];
     text_ids_free(&ids);
@@ -106,10 +106,15 @@ Test(eval_run, answers_are_generated_and_judged)
         infer_request r = {.prompt = ids.ids,
                            .n_prompt = (int64_t)ids.n,
                            .max_new_tokens = 12,
-                           .sampling = {true, 1.5, 0, 1, 40 + (uint64_t)i}};
-        r.stops = text_stops(b.tok, &r.n_stops);
+                           .sampling = {.sample = true,
+                                        .temperature = 1.5,
+                                        .top_p = 1,
+                                        .seed = 40 + (uint64_t)i}};
+        size_t n_stops;
+        r.stops = text_stops(b.tok, &n_stops);
+        r.n_stops = (int64_t)n_stops;
         infer_result result = {0};
-        ok(infer_generate(b.t.m, NULL, &r, 1, 0, NULL, &result, err));
+        ok(infer_run(b.engine, &r, 1, NULL, &result, err));
         ok(text_decode(b.tok, result.ids, (size_t)result.n, TEXT_SKIP_SPECIAL,
                        &text, err));
         cr_assert_gt(text.len, 4);
@@ -220,7 +225,7 @@ Test(eval_run, rolling_windows)
         short_ids[i + 1] = second[i] == ' ' ? 96 : second[i] - '!' + 2;
     items[3] = (infer_score_item){
         .ids = short_ids, .n_ids = 12, .first = 1, .nll = nll + n};
-    ok(infer_score(b.t.m, NULL, items, 4, 0, NULL, err));
+    ok(infer_score(b.engine, items, 4, NULL, err));
     for (size_t i = 0; i < n + 11; i++)
         sum += nll[i];
     double words = 3; /* of the second text: "two", "words", "" */
