@@ -82,7 +82,7 @@ OBJ_backend_extra := \
 $(foreach r,$(ROOMS) cli,$(eval OBJ_$(r) := $(call obj,$(call plain,$(call sources,$(r)))) $(OBJ_$(r)_extra)))
 $(foreach r,$(ROOMS),$(eval LIB_$(r) := $(if $(OBJ_$(r)),$(BUILD)/room/lib$(r).a)))
 
-.PHONY: all help deps check layers test-cli demo oracle asan tsan bench fmt tidy \
+.PHONY: all help deps check layers test-cli demo oracle oracle-eval asan tsan bench fmt tidy \
         install clean accept
 all: $(BUILD)/lori $(BUILD)/liblori.a $(BUILD)/liblori.so ## build the program and the library
 
@@ -175,7 +175,7 @@ $(BUILD)/embed: tests/cli/embed.c $(BUILD)/liblori.so
 $(BUILD)/hub_server: tests/cli/hub_server.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -pthread -o $@ $< -lcrypto
-test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks
 	@echo "== tests of the program"
 	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
 $(BUILD)/pty: tests/cli/pty.c
@@ -185,6 +185,10 @@ $(BUILD)/pty: tests/cli/pty.c
 test-chat: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 	@echo "== tests of chat"
 	$(Q)tests/cli/run_chat.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
+.PHONY: test-tasks
+test-tasks: $(BUILD)/lori $(BUILD)/tiny_gguf
+	@echo "== tests of eval and run"
+	$(Q)tests/cli/eval_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
 .PHONY: test-pull
 test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_server)
 	@echo "== tests of pull and of the hub's cache"

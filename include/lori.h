@@ -405,6 +405,25 @@ LORI_API lori_status lori_eval(const lori_eval_options *options,
 LORI_API lori_status lori_eval_presets(const char *name, lori_report **out,
                                        lori_error *err);
 
+/* ---- whole experiments ---------------------------------------------- */
+
+/* Runs a recipe of stages: trainings of several tasks, masks, merges, pairs of
+ * tasks one after the other, evaluation of all. What is done and still valid
+ * (by the content of what it was made from) is skipped, a stopped training or
+ * evaluation goes on. Format: docs/RUN.md. */
+typedef struct lori_run_options {
+    const char *recipe;
+    /* These beat the recipe's model_name_or_path, output_dir, data_dir. */
+    const char *model, *output, *data_dir;
+    const char *const *overrides; /* "key=value" for every training */
+    int64_t n_overrides;
+    int dry_run; /* report the plan and what is done of it */
+    const char *hub_cache;
+} lori_run_options;
+LORI_API lori_status lori_run(const lori_run_options *options,
+                              const lori_ui *ui, lori_report **out,
+                              lori_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -179,3 +179,9 @@ lori_status lori_eval_presets(const char *name, lori_report **out,
 {
     return job_eval_presets(name, out, err);
 }
+
+lori_status lori_run(const lori_run_options *options, const lori_ui *ui,
+                     lori_report **out, lori_error *err)
+{
+    return job_run(options, ui, out, err);
+}

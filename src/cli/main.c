@@ -22,6 +22,7 @@ static const struct {
     {"tokenize", cmd_tokenize, "ids of texts"},
     {"detokenize", cmd_detokenize, "text of ids"},
     {"eval", cmd_eval, "evaluate models on tasks"},
+    {"run", cmd_run, "run a recipe: train, mask, merge, evaluate"},
     {"inspect", cmd_inspect, "sizes and facts of a base, adapter or mask"},
     {"env", cmd_env, "version, processor and libraries in use"},
 };

@@ -58,6 +58,8 @@ lori_status job_score(lori_session *session, const lori_score_options *options,
 
 lori_status job_eval(const lori_eval_options *options, const lori_ui *ui,
                      lori_report **out, lori_error *err);
+lori_status job_run(const lori_run_options *options, const lori_ui *ui,
+                    lori_report **out, lori_error *err);
 lori_status job_eval_presets(const char *name, lori_report **out,
                              lori_error *err);
 

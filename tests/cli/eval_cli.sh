@@ -1,0 +1,255 @@
+#!/bin/sh
+# eval_cli.sh - tests of `lori eval` and `lori run`: tasks on a tiny random
+# model, exact tables, what is said about wrong inputs, and runs that are killed
+# at random moments and end with the table of one that never was.
+#   eval_cli.sh LORI TINY_GGUF [SEED]    SEED: of the moments (the time)
+set -u
+lori=$(readlink -f "$1")
+tiny=$(readlink -f "$2")
+seed=${3:-$(date +%s)}
+dir=$(mktemp -d "${TMPDIR:-/tmp}/lori-eval.XXXXXX")
+trap 'rm -rf "$dir"' EXIT INT TERM
+cd "$dir" || exit 1
+passed=0 failed=0
+
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAIL: $1"
+    sed 's/^/    /' out err 2>/dev/null | head -n 12
+}
+runs() { # NAME COMMAND...
+    name=$1
+    shift
+    if "$@" >out 2>err; then pass; else fail "$name (exit $?)"; fi
+}
+says() { # NAME TEXT: the last output holds it
+    if grep -qF -- "$2" out; then pass; else fail "$1: no '$2' in the output"; fi
+}
+refuses() { # NAME EXIT TEXT COMMAND...: the code, and TEXT on stderr
+    name=$1 code=$2 text=$3
+    shift 3
+    "$@" >out 2>err
+    got=$?
+    if [ "$got" != "$code" ]; then
+        fail "$name: exit $got, not $code"
+    elif ! grep -qF -- "$text" err; then
+        fail "$name: no '$text' on stderr"
+    else
+        pass
+    fi
+}
+same() { # NAME X Y
+    if cmp -s "$2" "$3"; then pass; else fail "$1: $2 and $3 differ"; fi
+}
+# A number below $1, the same for the same SEED.
+below() {
+    seed=$(((seed * 1103515245 + 12345) % 2147483648))
+    echo $((seed / 65536 % $1))
+}
+
+# ---- a base, data, adapters ------------------------------------------------
+"$tiny" tiny.gguf 1 && "$lori" import tiny.gguf base --dtype f32 >out 2>err || exit 1
+mkdir data
+for task in sums words; do
+    i=0
+    while [ $i -lt 140 ]; do
+        if [ $task = sums ]; then
+            q="say $i" a=$((i * 3))
+        else
+            q="word $i" a="w$((i % 7))"
+        fi
+        printf '{"question": "%s", "answer": "it is the %s", "short": "%s", "gold": %d}\n' \
+            "$q" "$a" "$a" $((i % 3)) >>data/$task.jsonl
+        i=$((i + 1))
+    done
+done
+mkdir -p data/commonsense
+printf '[{"instruction": "true or false: one?", "input": "", "output": "the correct answer is true", "answer": "true"}]' \
+    >data/commonsense/boolq.test.json
+
+cat >choice.yaml <<'EOF'
+task: choice
+output_type: multiple_choice
+test_file: data/sums.jsonl
+doc_to_text: "{{question}}"
+doc_to_choice: [it is, "it was", "{{short}}"]
+doc_to_target: "{{gold}}"
+EOF
+cat >answer.yaml <<'EOF'
+task: answer
+output_type: generate_until
+test_file: words.jsonl
+doc_to_text: "{{question}}\n"
+doc_to_target: "{{answer}}"
+max_new_tokens: 12
+until: ["\n"]
+extract: {regex: 'w\d'}
+EOF
+cat >text.yaml <<'EOF'
+task: text
+output_type: loglikelihood_rolling
+test_file: data/words.jsonl
+doc_to_target: "{{answer}}"
+metric_list: [token_perplexity, bits_per_byte]
+limit: 20
+EOF
+common="model_name_or_path=base dtype=f32 lora_rank=4 max_steps=2 per_device_train_batch_size=4"
+for name in one two; do
+    # shellcheck disable=SC2086
+    "$lori" train $common train_file=data/words.jsonl output_dir=$name learning_rate=2e-2 >out 2>err ||
+        fail "training $name"
+done
+
+# ---- eval --------------------------------------------------------------------
+tasks="--task choice.yaml --task answer.yaml --task text.yaml --data-dir data"
+runs list "$lori" eval --list
+says list "gsm8k/test.jsonl"
+runs preset "$lori" eval --preset gsm8k
+says preset "marker: \"The final answer is: \""
+# shellcheck disable=SC2086
+runs eval "$lori" eval --model base --base --adapter one --adapter second=two $tasks \
+    --output whole --log-samples --dtype f32
+cp out whole.md
+says eval "| model  | choice acc | answer exact_match | text token_perplexity |"
+says eval "| second | text   | bits_per_byte    |  20 |"
+same "results.md is what was printed" whole.md whole/results.md
+for f in base one second; do
+    if [ "$(wc -l <whole/$f/choice.jsonl)" = 140 ]; then pass; else fail "$f/choice.jsonl has not 140 lines"; fi
+done
+if cmp -s whole/base/choice.jsonl whole/one/choice.jsonl; then fail "an adapter changes nothing"; else pass; fi
+if grep -q '"completion"' whole/base/answer.jsonl; then pass; else fail "no completions in the log"; fi
+# shellcheck disable=SC2086
+runs "eval again" "$lori" eval --model base --base --adapter one --adapter second=two $tasks \
+    --output whole --log-samples --dtype f32
+same "a finished evaluation" whole.md out
+runs "eval, JSON" "$lori" eval --model base --task text.yaml --dtype f32 --json
+says "eval, JSON" '"bits_per_byte_stderr,none": "N/A"'
+"$lori" eval --preset boolq | sed 's/512/8/' >boolq.yaml # the tiny model's context is short
+runs "eval of a preset" "$lori" eval --model base --task boolq.yaml --data-dir data --dtype f32
+says "eval of a preset" "| base  | boolq | exact_match | 1 |"
+
+# Killed at random moments, by Ctrl-C and outright, until it is through.
+tries=0 code=1
+while [ $code != 0 ] && [ $tries -lt 60 ]; do
+    # shellcheck disable=SC2086
+    "$lori" eval --model base --base --adapter one --adapter second=two $tasks \
+        --output killed --log-samples --dtype f32 >out 2>err &
+    pid=$!
+    if [ $tries -lt 5 ]; then
+        sleep "0.$(below 6)$(below 10)"
+        [ $((tries % 2)) = 0 ] && kill -KILL $pid 2>/dev/null || kill -INT $pid 2>/dev/null
+    fi
+    wait $pid
+    code=$?
+    case $code in 0 | 130 | 137) ;; *) fail "a killed evaluation: exit $code" && break ;; esac
+    tries=$((tries + 1))
+done
+same "an evaluation killed $tries times" whole.md out
+for f in base one second; do
+    for t in choice answer text; do same "its log" whole/$f/$t.jsonl killed/$f/$t.jsonl; done
+done
+
+refuses "other settings" 1 "was made with other settings (documents, data)" \
+    "$lori" eval --model base --task choice.yaml --output whole --log-samples --dtype f32 --limit 9
+refuses "another model" 1 "was made with other settings (model)" \
+    "$lori" eval --model base --adapter one=two --task choice.yaml --output whole --log-samples --dtype f32
+runs "overwritten" "$lori" eval --model base --task choice.yaml --output whole --overwrite --dtype f32 --limit 9
+says "overwritten" "| base  | choice | acc       | 9 |"
+refuses "no data folder" 2 "name that folder with --data-dir" "$lori" eval --model base --task gsm8k
+refuses "missing data" 1 "data file 'gsm8k/test.jsonl' is not in data" \
+    "$lori" eval --model base --task gsm8k --data-dir data
+refuses "unknown preset" 2 "did you mean 'boolq'?" "$lori" eval --model base --task bolq
+refuses "no task" 2 "name one with --task" "$lori" eval --model base
+refuses "two of one name" 2 "two models are named 'one'" \
+    "$lori" eval --model base --adapter one --adapter one=two --task choice.yaml
+sed 's/doc_to_choice/doc_to_choices/; s/acc/ac/' choice.yaml >bad.yaml
+refuses "bad task" 2 "bad.yaml:5:1: unknown key 'doc_to_choices'; did you mean 'doc_to_choice'?" \
+    "$lori" eval --model base --task bad.yaml
+
+# ---- run ---------------------------------------------------------------------
+cat >recipe.yaml <<'EOF'
+model_name_or_path: base
+data_dir: data
+train:
+  dtype: f32
+  per_device_train_batch_size: 4
+  max_steps: 6
+  save_steps: 2
+  optim: {learning_rate: 1.0e-2}
+  lora_rank: 4
+methods:
+  lora: {method: lora}
+  lori-d: {method: lori}
+  lori-s: {mask_of: lori-d, sparsity: 0.8, learning_rate: 2.0e-2}
+tasks:
+  sums: {train_file: sums.jsonl, eval: choice.yaml}
+  words: {train_file: words.jsonl, eval: [answer.yaml, text.yaml]}
+merges:
+  cat-s: {of: lori-s, weights: 0.5}
+  linear-lora: {of: lora, method: linear, weights: [0.5, 0.25]}
+continual:
+  first: words
+  methods: [lora, lori-s]
+eval: {dtype: f32, limit: 70}
+EOF
+runs "dry run" "$lori" run recipe.yaml --output r --dry-run
+if [ -e r ]; then fail "a dry run wrote"; else pass; fi
+says "dry run" " 14  run    eval   eval-all"
+says "dry run" "  3  run    mask   sums-lori-s-mask"
+runs run "$lori" run recipe.yaml --output r
+cp out run.md
+says run "| words-sums-lori-s |"
+says run "| cat-s "
+runs "inspect" "$lori" inspect --adapter r/words-sums-lori-s --json
+runs "run again" "$lori" run recipe.yaml --output r
+same "a finished run" run.md out
+if grep -q stage err; then fail "a finished run did something"; else pass; fi
+runs "dry run, done" "$lori" run recipe.yaml --output r --dry-run
+if grep -qv " done " out; then fail "a finished run has something to do"; else pass; fi
+
+# A changed input makes what was made from it, and only that, again.
+sed -i '1s/it is the/it was the/' data/sums.jsonl
+runs "dry run, changed" "$lori" run recipe.yaml --output r --dry-run
+says "dry run, changed" "  1  run    train  sums-lora"
+says "dry run, changed" "  5  done   train  words-lora"
+says "dry run, changed" "  3  run    mask   sums-lori-s-mask"
+sed -i '1s/it was the/it is the/' data/sums.jsonl
+runs "changed back" "$lori" run recipe.yaml --output r
+if grep -q stage err; then fail "the same content is another input"; else pass; fi
+rm -r r/cat-s
+runs "a lost output" "$lori" run recipe.yaml --output r
+if [ "$(grep -c stage err)" = 1 ] && grep -q 'merge cat-s' err; then pass; else fail "a lost output"; fi
+same "the table after it" run.md out
+
+tries=0 code=1
+while [ $code != 0 ] && [ $tries -lt 60 ]; do
+    "$lori" run recipe.yaml --output k >out 2>err &
+    pid=$!
+    if [ $tries -lt 5 ]; then
+        sleep "0.$(below 8)$(below 10)"
+        [ $((tries % 2)) = 0 ] && kill -INT $pid 2>/dev/null || kill -KILL $pid 2>/dev/null
+    fi
+    wait $pid
+    code=$?
+    case $code in 0 | 130 | 137) ;; *) fail "a killed run: exit $code" && break ;; esac
+    tries=$((tries + 1))
+done
+same "a run killed $tries times" run.md out
+for f in sums-lora words-lori-s cat-s words-sums-lori-s; do
+    same "its adapter" r/$f/adapter_model.safetensors k/$f/adapter_model.safetensors
+done
+
+sed 's/mask_of: lori-d/mask_of: lori-x/; s/^merges/mergers/; s/first: words/first: wrds/; s/max_steps: 6/max_step: 6/' \
+    recipe.yaml >bad.yaml
+refuses "bad recipe" 2 "unknown key 'mergers'; did you mean 'merges'?" "$lori" run bad.yaml --output x
+refuses "bad recipe" 2 "mask_of: method 'lori-x' is not in the recipe; did you mean 'lori-d'?" \
+    "$lori" run bad.yaml --output x
+refuses "bad recipe" 2 "first: task 'wrds' is not in the recipe; did you mean 'words'?" \
+    "$lori" run bad.yaml --output x
+refuses "bad recipe" 2 "unknown key 'max_step'; did you mean 'max_steps'?" "$lori" run bad.yaml --output x
+refuses "no output" 2 "recipe.yaml:1: output_dir is missing" "$lori" run recipe.yaml
+if [ -e x ]; then fail "a bad recipe wrote"; else pass; fi
+
+echo "$passed passed, $failed failed (moments from seed ${3:-the time})"
+[ $failed = 0 ]
