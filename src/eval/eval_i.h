@@ -70,7 +70,7 @@ lori_status engine_score(const eval_subject *subject, const eval_task *task,
                          engine_span *spans, int64_t n, int64_t n_docs,
                          const eval_options *options, lori_error *err);
 
-/* ---- texts to tokens (encode.c) --------------------------------------- */
+/* ---- texts to tokens (encode_pair.c) --------------------------------------- */
 
 /* The prompt as the model gets it, and the flags to encode it with. */
 lori_status prompt_text(const eval_subject *subject, const eval_task *task,

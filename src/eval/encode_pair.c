@@ -1,4 +1,4 @@
-/* encode.c - texts of documents as tokens, split as lm-evaluation-harness
+/* encode_pair.c - texts of documents as tokens, split as lm-evaluation-harness
  * splits them: context and continuation are encoded together, trailing white
  * space of the context belongs to the continuation, and too long a text loses
  * its beginning. Source: LM._encode_pair and HFLM._loglikelihood_tokens of
