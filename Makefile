@@ -234,6 +234,11 @@ oracle: ## live comparison with torch, transformers, peft, tokenizers
 	    $(BUILD)/probe_chat $(BUILD)/probe_adapter $(BUILD)/tiny_gguf $(BUILD)/hub_server
 	$(Q)tests/oracle/run.sh $(BUILD)
 
+oracle-eval: ## lori eval against lm-evaluation-harness on SmolLM2 (20 minutes on 2 cores)
+	$(Q)tools/deps.sh oracle demo
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model
+	$(Q)tests/oracle/run_lm_eval.sh $(BUILD)
+
 # Speed of the CPU backend's operations: a table, not a test.
 bench: bench-ops ## speed: operations, then training beside transformers + peft
 	$(Q)tools/deps.sh oracle demo

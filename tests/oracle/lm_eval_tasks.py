@@ -108,7 +108,8 @@ def make_tasks(data, rng, limit):
                      "filter_list": [{"name": "none", "filter": [
                          {"function": "regex", "regex_pattern": NUMBER, "group_select": -1},
                          {"function": "take_first"}]}],
-                     "metric_list": [{"metric": "exact_match"}]}),
+                     "metric_list": [{"metric": "exact_match"}]},
+             metrics=("exact_match",)),
         Task("texts", texts,
              {"output_type": "loglikelihood_rolling", "doc_to_target": "{{text}}"},
              theirs={"doc_to_text": ""},
@@ -125,7 +126,7 @@ def run_theirs(model, folder, tasks, threads):
         torch.set_num_threads(threads)
     lm = HFLM(pretrained=str(model), dtype="float32", batch_size=8, device="cpu")
     return lm_eval.simple_evaluate(
-        model=lm, tasks=[task.name for task in tasks], log_samples=True, bootstrap_iters=0,
+        model=lm, tasks=[task.name for task in tasks], log_samples=True,
         task_manager=TaskManager(include_path=str(folder / "theirs"), include_defaults=False))
 
 
@@ -191,7 +192,7 @@ def main():
               "the GGUF; tools/get_smollm2.sh fetches it"),
         data=(os.environ.get("LORI_DATA") or str(common.ROOT.parent / "shared" / "data"),
               "folder with commonsense/ and gsm8k/"),
-        limit=(100, "rows of the multiple-choice tasks"))
+        limit=(100, "rows of a multiple-choice task"))
     checks = common.Checks()
     rng = random.Random(args.seed)
     with common.Work(args) as work:
