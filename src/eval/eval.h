@@ -159,6 +159,7 @@ typedef struct eval_subject {
     const model_adapter *adapter; /* NULL: the base alone */
     uint64_t adapter_key;         /* as in infer_request */
     const text_tokenizer *tok;
+    const text_chat *chat; /* for tasks with apply_chat_template */
     uint64_t hash; /* of the files it came from */
 } eval_subject;
 

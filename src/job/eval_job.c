@@ -19,6 +19,7 @@ typedef struct evaluation {
     backend *be;
     model *model;
     text_tokenizer *tok;
+    text_chat *chat; /* NULL: no task applies it */
     infer_engine *engine;
     row *rows;
     int64_t n_rows;
@@ -44,6 +45,7 @@ static void close_all(evaluation *e)
     free(e->scores);
     free(e->folder);
     infer_engine_free(e->engine);
+    text_chat_close(e->chat);
     text_tokenizer_close(e->tok);
     model_close(e->model);
     backend_close(e->be);
@@ -158,6 +160,9 @@ static lori_status open_model(evaluation *e, lori_error *err)
     infer_limits limits = {.max_batch = e->o->batch_size};
     BASE_TRY(model_open(e->folder, e->be, &e->model, err));
     BASE_TRY(text_tokenizer_open(e->folder, &e->tok, err));
+    for (int64_t i = 0; i < e->o->n_tasks && !e->chat; i++)
+        if (e->tasks[i]->apply_chat_template)
+            BASE_TRY(text_chat_open(e->tok, NULL, &e->chat, err));
     return infer_engine_new(e->model, &limits, &e->engine, err);
 }
 
@@ -181,6 +186,7 @@ static lori_status run_row(evaluation *e, int64_t i, int64_t *before,
                             .adapter = ma,
                             .adapter_key = ma ? (uint64_t)i + 1 : 0,
                             .tok = e->tok,
+                            .chat = e->chat,
                             .hash = r->hash};
     for (int64_t k = 0; k < e->o->n_tasks && !st; k++) {
         eval_options options = {.output = e->o->output,
