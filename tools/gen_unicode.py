@@ -320,6 +320,76 @@ def write_python():
         emit(name, what, "text_range", pair_rows(points), 6)
 
 
+def case_tables():
+    """(ranges, specials): one-to-one mappings as (first, last, upper, lower),
+    and the characters whose case is longer or has a title form."""
+    rows, specials = [], []
+    for c in SCALARS:
+        s = chr(c)
+        upper, lower, title = s.upper(), s.lower(), s.title()
+        if (len(upper), len(lower), len(title)) != (1, 1, 1) or title != upper:
+            specials.append((c, upper, lower, title))
+            continue
+        delta = ord(upper) - c, ord(lower) - c
+        if delta == (0, 0):
+            continue
+        if rows and rows[-1][1:] == (c - 1, *delta):
+            rows[-1] = (rows[-1][0], c, *delta)
+        else:
+            rows.append((c, c, *delta))
+    return rows, specials
+
+
+def check_case(rows, specials):
+    simple = {c: (up, low) for first, last, up, low in rows
+              for c in range(first, last + 1)}
+    special = {row[0]: row[1:] for row in specials}
+    for c in SCALARS:
+        up, low = simple.get(c, (0, 0))
+        want = special.get(c, (chr(c + up), chr(c + low), chr(c + up)))
+        s = chr(c)
+        assert want == (s.upper(), s.lower(), s.title()), hex(c)
+
+
+def utf8(s):
+    return '"' + "".join(f"\\x{b:02X}" for b in s.encode()) + '"'
+
+
+def write_python():
+    """A final sigma tells which characters are cased or case-ignorable."""
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    head("python_tables.c", ("Python's str", f"{version}, Unicode "
+                             f"{unicodedata.unidata_version}"), "jinja_i.h")
+    rows, specials = case_tables()
+    check_case(rows, specials)
+    emit("text_case", "Letter case, by difference.", "text_case_range",
+         [f"{{0x{a:X}, 0x{b:X}, {up}, {low}}}"
+          for a, b, up, low in rows], 5)
+    emit("text_case_specials", "Upper, lower and title case that is longer "
+         "than one character, or title case of its own.", "text_case_special",
+         [f"{{0x{c:X}, {utf8(up)}, {utf8(low)}, {utf8(title)}}}"
+          for c, up, low, title in specials], 2)
+    final = "\u03c2"
+    ignorable = [c for c in SCALARS
+                 if ("A" + chr(c) + "\u03a3").lower().endswith(final)
+                 and ("A\u03a3" + chr(c) + "A").lower()[1] != final
+                 and ("A" + "\u03a3" + chr(c)).lower()[1] == final]
+    known = set(ignorable)
+    cased = [c for c in SCALARS if c not in known
+             and (chr(c) + "\u03a3").lower().endswith(final)]
+    tables = [
+        ("text_cased", "Cased characters.", cased),
+        ("text_case_ignorable", "Case-ignorable characters.", ignorable),
+        ("text_digit", "str.isdigit.",
+         [c for c in SCALARS if chr(c).isdigit()]),
+        ("text_alphabetic", "str.isalpha.",
+         [c for c in SCALARS if chr(c).isalpha()]),
+        ("text_unprintable", "Characters that repr writes as an escape.",
+         [c for c in SCALARS if not chr(c).isprintable()])]
+    for name, what, points in tables:
+        emit(name, what, "text_range", pair_rows(points), 6)
+
+
 def main():
     which = {"nfc": write_nfc, "class": write_class, "python": write_python}.get("".join(sys.argv[1:]))
     if which is None:
