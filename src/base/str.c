@@ -285,6 +285,15 @@ size_t base_utf8_valid(const char *s, size_t n)
 {
     size_t i = 0;
     while (i < n) {
+        uint64_t word;
+        while (n - i >= sizeof word) { /* ASCII, eight at a time */
+            memcpy(&word, s + i, sizeof word);
+            if (word & 0x8080808080808080ULL)
+                break;
+            i += sizeof word;
+        }
+        if (i == n)
+            break;
         size_t len = utf8_char((const unsigned char *)s + i, n - i);
         if (!len)
             break;

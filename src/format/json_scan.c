@@ -247,41 +247,60 @@ static lori_status skip_string(format_scan *scan, lori_error *err)
     return fail(scan, scan->n, "a string is not closed", err);
 }
 
+/* What a character is outside strings. */
+enum { IS_WORD, IS_SPACE, IS_QUOTE, IS_OPEN, IS_CLOSE, IS_BETWEEN };
+static const unsigned char kinds[256] = {
+    [' '] = IS_SPACE, ['\t'] = IS_SPACE,  ['\r'] = IS_SPACE,  ['\n'] = IS_SPACE,
+    ['"'] = IS_QUOTE, ['{'] = IS_OPEN,    ['['] = IS_OPEN,    ['}'] = IS_CLOSE,
+    [']'] = IS_CLOSE, [','] = IS_BETWEEN, [':'] = IS_BETWEEN,
+};
+
 /* A number or a word: up to what cannot be part of one. */
 static lori_status skip_word(format_scan *scan, lori_error *err)
 {
-    size_t start = scan->at;
-    while (scan->at < scan->n && !strchr(" \t\r\n,:[]{}\"", scan->s[scan->at]))
+    if (scan->s[scan->at] == 0)
+        return fail(scan, scan->at, "expected a value", err);
+    while (scan->at < scan->n &&
+           kinds[(unsigned char)scan->s[scan->at]] == IS_WORD)
         scan->at++;
-    return scan->at > start ? LORI_OK
-                            : fail(scan, start, "expected a value", err);
+    return LORI_OK;
 }
 
 lori_status format_scan_skip(format_scan *scan, const char **s, size_t *n,
                              lori_error *err)
 {
     char open[SCAN_DEPTH];
-    size_t depth = 0, start;
+    size_t depth = 0;
     format_scan_peek(scan);
-    start = scan->at;
+    const size_t start = scan->at;
     do {
-        int c = format_scan_peek(scan);
-        if (c < 0)
+        if (scan->at >= scan->n)
             return fail(scan, scan->n, "a value is not closed", err);
-        if (c == '"') {
+        char c = scan->s[scan->at];
+        switch (kinds[(unsigned char)c]) {
+        case IS_SPACE:
+            scan->at++;
+            break;
+        case IS_QUOTE:
             BASE_TRY(skip_string(scan, err));
-        } else if (c == '{' || c == '[') {
+            break;
+        case IS_OPEN:
             if (depth == SCAN_DEPTH)
                 return fail(scan, scan->at, "values nested too deep", err);
-            open[depth++] = (char)c;
+            open[depth++] = c;
             scan->at++;
-        } else if (c == '}' || c == ']') {
+            break;
+        case IS_CLOSE:
             if (depth == 0 || open[--depth] != (c == '}' ? '{' : '['))
                 return fail(scan, scan->at, "a bracket closes nothing", err);
             scan->at++;
-        } else if (depth && (c == ',' || c == ':')) {
+            break;
+        case IS_BETWEEN:
+            if (depth == 0)
+                return fail(scan, scan->at, "expected a value", err);
             scan->at++;
-        } else {
+            break;
+        default:
             BASE_TRY(skip_word(scan, err));
         }
     } while (depth > 0);

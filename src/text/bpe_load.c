@@ -47,14 +47,26 @@ lori_status text_vocab_scan(text_vocab *vocab, format_scan *scan,
 
 /* ---- merges ------------------------------------------------------------ */
 
+/* The two sides of a merge, one after the other in merge_list.sides. */
+typedef struct merge_text {
+    size_t index; /* in the list, for errors */
+    size_t at, left, right;
+} merge_text;
+
+/* Merges are looked up in blocks: the memory that one needs is on its way
+ * while the next ones are read. */
+enum { BLOCK = 32 };
+
 typedef struct merge_list {
     format_scan *scan;
     const text_vocab *vocab;
-    size_t prefix;   /* bytes that the right side begins with */
-    size_t index;    /* in the list, for errors */
-    base_str sides;  /* left and right, one after the other */
-    base_str joined; /* what they make */
-    size_t left;     /* bytes of the left side */
+    size_t prefix; /* bytes that the right side begins with */
+    size_t index;
+    base_str sides;  /* of the block */
+    base_str joined; /* a merge without its prefix */
+    merge_text block[BLOCK];
+    size_t n_block;
+    size_t left; /* bytes of the left side of the merge being read */
     text_merge *list;
     size_t n, cap;
 } merge_list;
@@ -104,8 +116,9 @@ static lori_status read_line(merge_list *m, bool *skip, lori_error *err)
     return LORI_OK;
 }
 
-static lori_status token_of(const merge_list *m, const char *s, size_t n,
-                            int32_t *id, lori_error *err)
+static lori_status token_of(const merge_list *m, const merge_text *t,
+                            const char *s, size_t n, int32_t *id,
+                            lori_error *err)
 {
     *id = n ? text_vocab_id(m->vocab, s, n) : -1;
     if (*id >= 0)
@@ -113,18 +126,31 @@ static lori_status token_of(const merge_list *m, const char *s, size_t n,
     return base_fail(err, LORI_FORMAT,
                      "%s: model.merges[%zu] needs the token '%.*s', which is "
                      "not in model.vocab",
-                     m->scan->name, m->index, (int)(n < 200 ? n : 200), s);
+                     m->scan->name, t->index, (int)(n < 200 ? n : 200), s);
 }
 
-static lori_status add_merge(merge_list *m, lori_error *err)
+/* The token that a merge makes. Files are sorted by it, so it is mostly that
+ * of the merge before or the next one: no search. */
+static int32_t guess_token(const merge_list *m, const char *s, size_t n)
 {
-    const char *s = m->sides.s ? m->sides.s : "";
-    size_t left = m->left, right = m->sides.len - left, whole = m->sides.len;
+    const text_vocab *v = m->vocab;
+    int32_t last = m->n ? m->list[m->n - 1].id : 0;
+    for (int32_t id = last; id <= last + 1 && id < v->n_ids; id++) {
+        const text_entry *e = v->of_id[id] < 0 ? NULL : &v->entry[v->of_id[id]];
+        if (e && e->text_len == n && memcmp(v->arena.s + e->text, s, n) == 0)
+            return id;
+    }
+    return -1;
+}
+
+static lori_status add_merge(merge_list *m, const merge_text *t,
+                             lori_error *err)
+{
+    const char *s = m->sides.s + t->at;
+    size_t left = t->left, right = t->right, whole = left + right;
     int32_t a, b, id;
-    if (m->sides.failed)
-        return base_no_memory(err, m->sides.len);
-    BASE_TRY(token_of(m, s, left, &a, err));
-    BASE_TRY(token_of(m, s + left, right, &b, err));
+    BASE_TRY(token_of(m, t, s, left, &a, err));
+    BASE_TRY(token_of(m, t, s + left, right, &b, err));
     if (m->prefix) {
         size_t cut = right < m->prefix ? right : m->prefix;
         base_str_clear(&m->joined);
@@ -135,7 +161,9 @@ static lori_status add_merge(merge_list *m, lori_error *err)
         s = m->joined.s;
         whole = m->joined.len;
     }
-    BASE_TRY(token_of(m, s, whole, &id, err));
+    id = guess_token(m, s, whole);
+    if (id < 0)
+        BASE_TRY(token_of(m, t, s, whole, &id, err));
     if (m->n == m->cap) {
         size_t cap = m->cap ? 2 * m->cap : 1024;
         text_merge *list = base_resize(m->list, cap, sizeof *list);
@@ -149,9 +177,41 @@ static lori_status add_merge(merge_list *m, lori_error *err)
     return LORI_OK;
 }
 
+static void expect_merge(const merge_list *m, const merge_text *t, bool later)
+{
+    const char *s = m->sides.s + t->at;
+    text_vocab_expect(m->vocab, s, t->left, later);
+    text_vocab_expect(m->vocab, s + t->left, t->right, later);
+}
+
+static lori_status add_block(merge_list *m, lori_error *err)
+{
+    if (m->sides.failed)
+        return base_no_memory(err, m->sides.len);
+    for (size_t i = 0; i < m->n_block; i++)
+        expect_merge(m, &m->block[i], true);
+    for (size_t i = 0; i < m->n_block; i++)
+        BASE_TRY(add_merge(m, &m->block[i], err));
+    m->n_block = 0;
+    base_str_clear(&m->sides);
+    return LORI_OK;
+}
+
+/* The merge whose sides were read, from byte `at` of m->sides on. */
+static lori_status put_in_block(merge_list *m, size_t at, lori_error *err)
+{
+    if (m->sides.failed)
+        return base_no_memory(err, m->sides.len);
+    merge_text *t = &m->block[m->n_block++];
+    *t = (merge_text){m->index, at, m->left, m->sides.len - at - m->left};
+    expect_merge(m, t, false);
+    return m->n_block == BLOCK ? add_block(m, err) : LORI_OK;
+}
+
 static lori_status read_merges(merge_list *m, lori_error *err)
 {
     bool more;
+    base_str_puts(&m->sides, ""); /* never NULL */
     if (format_scan_peek(m->scan) != '[')
         return base_fail(err, LORI_FORMAT, "%s: model.merges is not a list",
                          m->scan->name);
@@ -160,8 +220,8 @@ static lori_status read_merges(merge_list *m, lori_error *err)
         bool skip = false;
         BASE_TRY(format_scan_more(m->scan, ']', &more, err));
         if (!more)
-            return LORI_OK;
-        base_str_clear(&m->sides);
+            return add_block(m, err);
+        size_t at = m->sides.len;
         int c = format_scan_peek(m->scan);
         if (c == '[')
             BASE_TRY(read_pair(m, err));
@@ -170,7 +230,7 @@ static lori_status read_merges(merge_list *m, lori_error *err)
         else
             return not_two(m, err);
         if (!skip)
-            BASE_TRY(add_merge(m, err));
+            BASE_TRY(put_in_block(m, at, err));
     }
 }
 

@@ -25,6 +25,7 @@
 
 struct text_regex {
     pcre2_code *code;
+    bool jit;
     char *where; /* for errors */
 };
 
@@ -405,7 +406,7 @@ static lori_status compile(const char *s, size_t n, uint32_t options,
                          regex->where, (const char *)text, (size_t)at, s);
     }
     /* Without JIT support the interpreter runs it: slower, same result. */
-    (void)pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE);
+    regex->jit = pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE) == 0;
     return LORI_OK;
 }
 
@@ -481,8 +482,12 @@ static lori_status find(const text_regex *regex, text_matcher *matcher,
                         size_t *start, size_t *end, lori_error *err)
 {
     *found = false;
-    int rc = pcre2_match(regex->code, (PCRE2_SPTR)s, n, from,
-                         PCRE2_NO_UTF_CHECK, matcher->data, matcher->context);
+    /* The direct call skips checks that are done once, at compile. */
+    int rc = regex->jit ? pcre2_jit_match(regex->code, (PCRE2_SPTR)s, n, from,
+                                          0, matcher->data, matcher->context)
+                        : pcre2_match(regex->code, (PCRE2_SPTR)s, n, from,
+                                      PCRE2_NO_UTF_CHECK, matcher->data,
+                                      matcher->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(regex->code, (PCRE2_SPTR)s, n, from,
                          PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matcher->data,

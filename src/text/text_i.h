@@ -29,13 +29,19 @@ typedef struct text_entry {
     bool is_bytes; /* raw holds mapped bytes */
 } text_entry;
 
+/* Entry index + 1 (0: empty), the hash of the text (or of the raw bytes), and
+ * where in the arena it is: a search looks at nothing else. */
+typedef struct text_slot {
+    uint32_t entry, hash, at, n;
+} text_slot;
+
 typedef struct text_vocab {
     base_str arena;
     text_entry *entry;
     size_t n, cap;
-    uint32_t *slot, *raw_slot; /* open addressing: entry index + 1 */
-    size_t mask, raw_mask;
-    size_t max_raw; /* longest raw of an is_bytes entry */
+    text_slot *slot, *raw_slot; /* open addressing */
+    size_t mask;                /* of both */
+    size_t max_raw;             /* longest raw of an is_bytes entry */
     size_t max_text;
     int32_t *of_id; /* [n_ids] entry index or -1 */
     int32_t n_ids;  /* 1 + largest id */
@@ -49,6 +55,10 @@ lori_status text_vocab_add(text_vocab *vocab, const char *s, size_t n,
 lori_status text_vocab_finish(text_vocab *vocab, const char *file,
                               lori_error *err);
 void text_vocab_free(text_vocab *vocab);
+/* Brings to the processor what text_vocab_find will want, in two calls: the
+ * slot, and some time later the text. */
+void text_vocab_expect(const text_vocab *vocab, const char *s, size_t n,
+                       bool later);
 /* Entry index or -1. */
 int32_t text_vocab_find(const text_vocab *vocab, const char *s, size_t n);
 int32_t text_vocab_find_raw(const text_vocab *vocab, const char *s, size_t n);

@@ -213,12 +213,16 @@ static lori_status load_parts(text_tokenizer *tok, format_scan *scan,
 
 lori_status text_json_load(text_tokenizer *tok, lori_error *err)
 {
-    char *bytes;
-    size_t n;
+    base_map map;
     format_scan scan = {0};
     json_parts parts = {0};
-    BASE_TRY(base_file_read(tok->file, MAX_FILE, &bytes, &n, err));
-    lori_status st = format_scan_start(&scan, bytes, n, tok->file, err);
+    BASE_TRY(base_map_open(tok->file, &map, err));
+    lori_status st =
+        map.bytes > MAX_FILE
+            ? base_fail(err, LORI_UNSUPPORTED, "%s: over %zu bytes", tok->file,
+                        MAX_FILE)
+            : format_scan_start(&scan, (const char *)map.data, map.bytes,
+                                tok->file, err);
     parts.root = json_object();
     if (st == LORI_OK && !parts.root)
         st = base_no_memory(err, 64);
@@ -227,6 +231,6 @@ lori_status text_json_load(text_tokenizer *tok, lori_error *err)
     json_decref(parts.root);
     json_decref(parts.model);
     format_scan_free(&scan);
-    free(bytes);
+    base_map_close(&map);
     return st;
 }

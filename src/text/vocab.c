@@ -4,10 +4,20 @@
 
 #include "text/text_i.h"
 
-static size_t hash_bytes(const char *s, size_t n)
+/* Eight bytes a step: a token has a few, and all of them are hashed when a
+ * vocabulary is read and when a text is encoded. */
+static uint32_t hash_bytes(const char *s, size_t n)
 {
-    uint64_t h = base_fnv1a(BASE_FNV_START, s, n);
-    return (size_t)(h ^ h >> 29);
+    uint64_t h = n * 0x9E3779B97F4A7C15ULL, word;
+    for (; n >= sizeof word; s += sizeof word, n -= sizeof word) {
+        memcpy(&word, s, sizeof word);
+        h = (h ^ word) * 0xFF51AFD7ED558CCDULL;
+        h ^= h >> 32;
+    }
+    word = 0;
+    memcpy(&word, s, n);
+    h = (h ^ word) * 0xFF51AFD7ED558CCDULL;
+    return (uint32_t)(h ^ h >> 29);
 }
 
 static const char *entry_text(const text_vocab *v, const text_entry *e)
@@ -20,36 +30,44 @@ static const char *entry_raw(const text_vocab *v, const text_entry *e)
     return v->arena.s + e->raw;
 }
 
-/* The slot that holds s, or the empty one where it belongs. */
-static size_t find_slot(const text_vocab *v, const char *s, size_t n)
+/* The slot of `table` that holds s, or the empty one where it belongs. */
+static size_t find_slot(const text_vocab *v, const text_slot *table,
+                        uint32_t hash, const char *s, size_t n)
 {
-    size_t at = hash_bytes(s, n) & v->mask;
-    for (; v->slot[at]; at = (at + 1) & v->mask) {
-        const text_entry *e = &v->entry[v->slot[at] - 1];
-        if (e->text_len == n && memcmp(entry_text(v, e), s, n) == 0)
+    size_t at = hash & v->mask;
+    for (; table[at].entry; at = (at + 1) & v->mask)
+        if (table[at].hash == hash && table[at].n == n &&
+            memcmp(v->arena.s + table[at].at, s, n) == 0)
             break;
-    }
     return at;
+}
+
+void text_vocab_expect(const text_vocab *vocab, const char *s, size_t n,
+                       bool later)
+{
+    const text_slot *slot = &vocab->slot[hash_bytes(s, n) & vocab->mask];
+    if (!later) {
+        __builtin_prefetch(slot);
+    } else if (slot->entry) {
+        __builtin_prefetch(&vocab->entry[slot->entry - 1]);
+        __builtin_prefetch(vocab->arena.s + slot->at);
+    }
 }
 
 int32_t text_vocab_find(const text_vocab *vocab, const char *s, size_t n)
 {
     if (!vocab->slot)
         return -1;
-    return (int32_t)vocab->slot[find_slot(vocab, s, n)] - 1;
+    size_t at = find_slot(vocab, vocab->slot, hash_bytes(s, n), s, n);
+    return (int32_t)vocab->slot[at].entry - 1;
 }
 
 int32_t text_vocab_find_raw(const text_vocab *vocab, const char *s, size_t n)
 {
     if (!vocab->raw_slot || n > vocab->max_raw)
         return -1;
-    size_t at = hash_bytes(s, n) & vocab->raw_mask;
-    for (; vocab->raw_slot[at]; at = (at + 1) & vocab->raw_mask) {
-        const text_entry *e = &vocab->entry[vocab->raw_slot[at] - 1];
-        if (e->raw_len == n && memcmp(entry_raw(vocab, e), s, n) == 0)
-            return (int32_t)vocab->raw_slot[at] - 1;
-    }
-    return -1;
+    size_t at = find_slot(vocab, vocab->raw_slot, hash_bytes(s, n), s, n);
+    return (int32_t)vocab->raw_slot[at].entry - 1;
 }
 
 static lori_status grow(text_vocab *v, lori_error *err)
@@ -59,17 +77,22 @@ static lori_status grow(text_vocab *v, lori_error *err)
     if (!entry)
         return base_no_memory(err, cap * sizeof *entry);
     v->entry = entry;
-    uint32_t *slot = base_alloc(2 * cap, sizeof *slot);
+    text_slot *old = v->slot, *slot = base_alloc(2 * cap, sizeof *slot);
     if (!slot)
         return base_no_memory(err, 2 * cap * sizeof *slot);
-    free(v->slot);
+    size_t n_old = v->cap ? v->mask + 1 : 0;
     v->slot = slot;
     v->mask = 2 * cap - 1;
     v->cap = cap;
-    for (size_t i = 0; i < v->n; i++) {
-        const text_entry *e = &v->entry[i];
-        v->slot[find_slot(v, entry_text(v, e), e->text_len)] = (uint32_t)i + 1;
+    for (size_t i = 0; i < n_old; i++) {
+        size_t at = old[i].hash & v->mask;
+        if (!old[i].entry)
+            continue;
+        while (slot[at].entry)
+            at = (at + 1) & v->mask;
+        slot[at] = old[i];
     }
+    free(old);
     return LORI_OK;
 }
 
@@ -78,9 +101,10 @@ lori_status text_vocab_add(text_vocab *vocab, const char *s, size_t n,
 {
     if (vocab->n == vocab->cap)
         BASE_TRY(grow(vocab, err));
-    size_t at = find_slot(vocab, s, n);
-    if (vocab->slot[at]) {
-        vocab->entry[vocab->slot[at] - 1].id = id;
+    uint32_t hash = hash_bytes(s, n);
+    size_t at = find_slot(vocab, vocab->slot, hash, s, n);
+    if (vocab->slot[at].entry) {
+        vocab->entry[vocab->slot[at].entry - 1].id = id;
         return LORI_OK;
     }
     if (vocab->arena.len + n >= INT32_MAX)
@@ -93,7 +117,8 @@ lori_status text_vocab_add(text_vocab *vocab, const char *s, size_t n,
     base_str_add(&vocab->arena, "", 1);
     if (vocab->arena.failed)
         return base_no_memory(err, vocab->arena.len + n);
-    vocab->slot[at] = (uint32_t)++vocab->n;
+    vocab->slot[at] =
+        (text_slot){(uint32_t)++vocab->n, hash, e->text, e->text_len};
     if (n > vocab->max_text)
         vocab->max_text = n;
     return LORI_OK;
@@ -147,10 +172,9 @@ lori_status text_vocab_finish(text_vocab *vocab, const char *file,
     if (!vocab->slot)
         BASE_TRY(grow(vocab, err)); /* an empty vocabulary is searchable */
     BASE_TRY(add_raw(vocab, err));
-    vocab->raw_mask = vocab->mask;
-    vocab->raw_slot = base_alloc(vocab->raw_mask + 1, sizeof(uint32_t));
+    vocab->raw_slot = base_alloc(vocab->mask + 1, sizeof *vocab->raw_slot);
     if (!vocab->raw_slot)
-        return base_no_memory(err, (vocab->raw_mask + 1) * sizeof(uint32_t));
+        return base_no_memory(err, (vocab->mask + 1) * sizeof *vocab->raw_slot);
     for (size_t i = 0; i < vocab->n; i++) {
         const text_entry *e = &vocab->entry[i];
         if (e->id >= vocab->n_ids)
@@ -158,10 +182,12 @@ lori_status text_vocab_finish(text_vocab *vocab, const char *file,
         if (!e->is_bytes)
             continue;
         /* The byte alphabet is one to one, so no two entries share raw. */
-        size_t at = hash_bytes(entry_raw(vocab, e), e->raw_len);
-        while (vocab->raw_slot[at &= vocab->raw_mask])
-            at++;
-        vocab->raw_slot[at] = (uint32_t)i + 1;
+        uint32_t hash = hash_bytes(entry_raw(vocab, e), e->raw_len);
+        size_t at = hash & vocab->mask;
+        while (vocab->raw_slot[at].entry)
+            at = (at + 1) & vocab->mask;
+        vocab->raw_slot[at] =
+            (text_slot){(uint32_t)i + 1, hash, e->raw, e->raw_len};
         if (e->raw_len > vocab->max_raw)
             vocab->max_raw = e->raw_len;
     }
