@@ -175,7 +175,7 @@ $(BUILD)/embed: tests/cli/embed.c $(BUILD)/liblori.so
 $(BUILD)/hub_server: tests/cli/hub_server.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -pthread -o $@ $< -lcrypto
-test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks test-tokens
 	@echo "== tests of the program"
 	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
 $(BUILD)/pty: tests/cli/pty.c
@@ -189,6 +189,10 @@ test-chat: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 test-tasks: $(BUILD)/lori $(BUILD)/tiny_gguf
 	@echo "== tests of eval and run"
 	$(Q)tests/cli/eval_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
+.PHONY: test-tokens
+test-tokens: $(BUILD)/lori $(BUILD)/tiny_gguf
+	@echo "== tests of tokenize and detokenize"
+	$(Q)tests/cli/run_tokens.sh $(BUILD)/lori $(BUILD)/tiny_gguf tests/fuzz/corpus/spm
 .PHONY: test-pull
 test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_server)
 	@echo "== tests of pull and of the hub's cache"
@@ -230,7 +234,7 @@ $(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,$(CLOSURE_train),$(LIB_$(r)
 	    $(LDFLAGS_ALL) $(LIBS)
 oracle: ## live comparison with torch, transformers, peft, tokenizers
 	$(Q)tools/deps.sh oracle demo
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model $(BUILD)/probe_text \
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model $(BUILD)/probe_text $(BUILD)/probe_tokens \
 	    $(BUILD)/probe_chat $(BUILD)/probe_adapter $(BUILD)/tiny_gguf $(BUILD)/hub_server
 	$(Q)tests/oracle/run.sh $(BUILD)
 
@@ -243,6 +247,11 @@ oracle-eval: ## lori eval against lm-evaluation-harness on SmolLM2 (20 minutes o
 bench: bench-ops ## speed: operations, then training beside transformers + peft
 	$(Q)tools/deps.sh oracle demo
 	$(Q)LORI_BUILD=$(BUILD) bench/peers/run_train.sh
+
+.PHONY: bench-text
+bench-text: ## speed of the tokenizer beside `tokenizers`
+	$(Q)tools/deps.sh oracle demo
+	$(Q)LORI_BUILD=$(BUILD) tools/accept/text_speed.sh
 
 .PHONY: bench-ops
 $(BUILD)/bench_%: bench/bench_%.c $(LIB_backend) $(LIB_base)

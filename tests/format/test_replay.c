@@ -10,6 +10,8 @@
 #include "fuzz/fuzz_gguf.c"
 #include "fuzz/fuzz_json.c"
 #include "fuzz/fuzz_safetensors.c"
+#include "fuzz/fuzz_scan.c"
+#include "fuzz/fuzz_spm.c"
 #include "fuzz/fuzz_yaml.c"
 
 static void replay(const char *name, int (*target)(const uint8_t *, size_t))
@@ -63,4 +65,14 @@ Test(replay, safetensors)
 Test(replay, gguf)
 {
     replay("gguf", fuzz_gguf);
+}
+
+Test(replay, scan)
+{
+    replay("scan", fuzz_scan);
+}
+
+Test(replay, spm)
+{
+    replay("spm", fuzz_spm);
 }

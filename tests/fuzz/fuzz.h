@@ -10,6 +10,8 @@
 int fuzz_json(const uint8_t *data, size_t n);
 int fuzz_yaml(const uint8_t *data, size_t n);
 int fuzz_safetensors(const uint8_t *data, size_t n);
+int fuzz_scan(const uint8_t *data, size_t n);
+int fuzz_spm(const uint8_t *data, size_t n);
 int fuzz_gguf(const uint8_t *data, size_t n);
 int fuzz_tokenizer(const uint8_t *data, size_t n);
 int fuzz_hub(const uint8_t *data, size_t n);

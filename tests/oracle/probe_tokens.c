@@ -7,7 +7,7 @@
  *                      [start, end, ...], and with special text as plain text
  *   {"ids": [...]}  -> {"text", "skip"} decoded with and without special
  *                      tokens; "stream", "stream_skip" where a stream differs
- *   {"bench": s, "times": n} -> {"seconds": [...], "tokens": n}
+ *   {"bench": [s], "times": n} -> {"seconds": [...], "tokens": n}
  *   {"bench_ids": [...], "times": n} -> {"seconds": [...], "bytes": n}
  *   {"load": path, "times": n} -> {"seconds": [...]}
  *   {"vocab": 1}    -> {"tokens": [text or null, ...]}
@@ -105,6 +105,17 @@ static lori_status read_ids(const json_t *list, text_ids *ids, lori_error *err)
     return LORI_OK;
 }
 
+static lori_status encode_texts(const text_tokenizer *tok, const json_t *texts,
+                                text_ids *ids, lori_error *err)
+{
+    for (size_t i = 0; i < json_array_size(texts); i++) {
+        const json_t *text = json_array_get(texts, i);
+        BASE_TRY(text_encode(tok, json_string_value(text),
+                             json_string_length(text), 0, ids, err));
+    }
+    return LORI_OK;
+}
+
 static lori_status bench(const text_tokenizer *tok, const json_t *question,
                          json_t *answer, lori_error *err)
 {
@@ -124,8 +135,7 @@ static lori_status bench(const text_tokenizer *tok, const json_t *question,
         if (path)
             st = text_tokenizer_open(path, &loaded, err);
         else if (text)
-            st = text_encode(tok, json_string_value(text),
-                             json_string_length(text), 0, &ids, err);
+            st = encode_texts(tok, text, &ids, err);
         else
             st = text_decode(tok, given.ids, given.n, 0, &out, err);
         json_array_append_new(seconds, json_real(base_now_s() - start));

