@@ -178,6 +178,8 @@ $(BUILD)/hub_server: tests/cli/hub_server.c
 test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks test-tokens
 	@echo "== tests of the program"
 	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
+	@echo "== tests of generate"
+	$(Q)tests/cli/run_generate.sh $(BUILD)/lori $(BUILD)/tiny_gguf
 $(BUILD)/pty: tests/cli/pty.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -o $@ $< -lutil

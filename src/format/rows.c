@@ -88,7 +88,10 @@ static lori_status one_row(const reader *r, size_t skip, row_call *row,
                            void *context, lori_error *err)
 {
     json_t *object;
-    BASE_TRY(format_json_parse_at(r->text.s + skip, r->text.len - skip, r->path,
+    size_t end = r->text.len; /* an object that ends early ends on its line */
+    while (end > skip && strchr("\r\n", r->text.s[end - 1]))
+        end--;
+    BASE_TRY(format_json_parse_at(r->text.s + skip, end - skip, r->path,
                                   r->line, &object, err));
     lori_status status;
     if (json_is_object(object))

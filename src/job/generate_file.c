@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "job/session_i.h"
@@ -53,6 +55,18 @@ static lori_status hash_file(const char *folder, const char *name, json_t *into,
         base_map_close(&map);
     }
     free(path);
+    return st;
+}
+
+static lori_status hash_adapter(const lori_session *s, const session_adapter *a,
+                                json_t *into, lori_error *err)
+{
+    char key[192], *folder = NULL;
+    snprintf(key, sizeof key, "adapter %.128s", a->name);
+    BASE_TRY(hub_find(s->hub_cache, a->folder, HUB_FACTS, &folder, err));
+    lori_status st =
+        hash_file(folder, "adapter_model.safetensors", into, key, err);
+    free(folder);
     return st;
 }
 
@@ -114,12 +128,8 @@ static lori_status make_settings(const file_job *j, json_t *into,
                         s->chat_template ? json_string(s->chat_template)
                                          : json_null());
     add_defaults(&j->o->defaults, into);
-    for (int64_t i = 0; i < s->n_adapters; i++) {
-        char key[192];
-        snprintf(key, sizeof key, "adapter %.128s", s->adapters[i].name);
-        BASE_TRY(hash_file(s->adapters[i].folder, "adapter_model.safetensors",
-                           into, key, err));
-    }
+    for (int64_t i = 0; i < s->n_adapters; i++)
+        BASE_TRY(hash_adapter(s, &s->adapters[i], into, err));
     BASE_TRY(hash_file(s->folder, "config.json", into, "config.json", err));
     return hash_file(j->o->input, NULL, into, "input", err);
 }
@@ -184,16 +194,12 @@ static lori_status go_on(file_job *j, const json_t *now, lori_error *err)
     json_t *then = NULL;
     size_t bytes = 0;
     lori_status st = format_json_load(j->settings, &then, err);
-    if (st)
-        base_prefix(err, st,
-                    "cannot tell what %s was made of; start anew with replace",
-                    j->partial);
     if (!st)
         st = compare(j, now, then, err);
     json_decref(then);
     if (!st)
         st = count_lines(j, &bytes, err);
-    if (!st && truncate(j->partial, (off_t)bytes) != 0)
+    if (!st && ftruncate(fileno(j->out), (off_t)bytes) != 0)
         st = base_fail_errno(err, errno, "cannot shorten '%s'", j->partial);
     if (!st && j->kept)
         base_log(j->ui, LORI_LOG_INFO, "%s: going on after row %lld of %lld",
@@ -201,28 +207,38 @@ static lori_status go_on(file_job *j, const json_t *now, lori_error *err)
     return st;
 }
 
-/* The settings come first: a part without them would be of no use. */
+/* The lock goes with the process. Settings come before rows: a part that has
+ * rows has settings. */
 static lori_status open_output(file_job *j, const json_t *now, lori_error *err)
 {
-    if (j->o->replace && unlink(j->partial) != 0 && errno != ENOENT)
-        return base_fail_errno(err, errno, "cannot remove '%s'", j->partial);
-    if (base_is_file(j->partial)) {
-        BASE_TRY(go_on(j, now, err));
-    } else {
-        BASE_TRY(
-            format_json_write(j->settings, now, FORMAT_JSON_INDENT, true, err));
-    }
+    struct stat part;
     j->out = fopen(j->partial, "ae");
-    return j->out
-               ? LORI_OK
-               : base_fail_errno(err, errno, "cannot write '%s'", j->partial);
+    if (!j->out)
+        return base_fail_errno(err, errno, "cannot write '%s'", j->partial);
+    if (flock(fileno(j->out), LOCK_EX | LOCK_NB) != 0)
+        return base_fail(err, LORI_IO,
+                         "%s: another process writes it; wait for it, or "
+                         "choose another output",
+                         j->partial);
+    if (fstat(fileno(j->out), &part) != 0)
+        return base_fail_errno(err, errno, "cannot look at '%s'", j->partial);
+    bool there = part.st_size > 0 && !j->o->replace;
+    if (there && base_is_file(j->settings))
+        return go_on(j, now, err);
+    if (there)
+        return base_fail(err, LORI_MISMATCH,
+                         "%s does not say what it was made of (%s is not "
+                         "there); remove it, or start anew with replace",
+                         j->partial, j->settings);
+    if (ftruncate(fileno(j->out), 0) != 0)
+        return base_fail_errno(err, errno, "cannot shorten '%s'", j->partial);
+    return format_json_write(j->settings, now, FORMAT_JSON_INDENT, true, err);
 }
 
 static lori_status finish_output(file_job *j, lori_error *err)
 {
-    int failed = fclose(j->out);
-    j->out = NULL;
-    if (failed || rename(j->partial, j->o->output) != 0)
+    /* While the lock is held nobody else takes the part for theirs. */
+    if (rename(j->partial, j->o->output) != 0)
         return base_fail_errno(err, errno, "cannot write '%s'", j->o->output);
     unlink(j->settings); /* of no use to anyone now */
     return LORI_OK;

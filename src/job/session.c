@@ -120,39 +120,35 @@ lori_status session_find_adapter(const lori_session *s, const char *name,
 
 /* ---- open, close ----------------------------------------------------- */
 
-static lori_status open_base(lori_session *s, const char *folder,
-                             const lori_session_options *o, const lori_ui *ui,
-                             lori_error *err)
+static lori_status open_base(lori_session *s, const lori_session_options *o,
+                             const lori_ui *ui, lori_error *err)
 {
     backend_options open = {
         .name = "cpu", .dtype = s->dtype, .n_threads = o->n_threads};
     infer_limits limits = {.max_batch = o->max_batch,
                            .cache_bytes = o->cache_bytes};
     BASE_TRY(backend_open(&open, &s->be, err));
-    BASE_TRY(model_open(folder, s->be, &s->model, err));
-    BASE_TRY(text_tokenizer_open(folder, &s->tok, err));
+    BASE_TRY(model_open(s->folder, s->be, &s->model, err));
+    BASE_TRY(text_tokenizer_open(s->folder, &s->tok, err));
     /* A folder without a template, or with a broken one, still completes plain
      * prompts; a template that somebody asked for must be there. */
     s->chat_status =
         text_chat_open(s->tok, o->chat_template, &s->chat, &s->chat_error);
     if (s->chat_status && o->chat_template)
         return base_fail(err, s->chat_status, "%s", s->chat_error.message);
-    BASE_TRY(session_defaults_load(folder, &s->defaults, ui, err));
+    BASE_TRY(session_defaults_load(s->folder, &s->defaults, ui, err));
     return infer_engine_new(s->model, &limits, &s->engine, err);
 }
 
 static lori_status open_parts(lori_session *s, const lori_session_options *o,
                               const lori_ui *ui, lori_error *err)
 {
-    char *folder = NULL;
     if (o->hub_cache && !(s->hub_cache = base_strdup(o->hub_cache)))
         return base_no_memory(err, strlen(o->hub_cache));
     if (o->chat_template && !(s->chat_template = base_strdup(o->chat_template)))
         return base_no_memory(err, strlen(o->chat_template));
-    BASE_TRY(hub_find(o->hub_cache, o->model, HUB_WEIGHTS, &folder, err));
-    lori_status st = open_base(s, folder, o, ui, err);
-    free(folder);
-    BASE_TRY(st);
+    BASE_TRY(hub_find(o->hub_cache, o->model, HUB_WEIGHTS, &s->folder, err));
+    BASE_TRY(open_base(s, o, ui, err));
     if (o->adapter)
         BASE_TRY(open_adapter(s, "", o->adapter, ui, err));
     for (int64_t i = 0; i < o->n_adapters; i++)
@@ -175,9 +171,7 @@ lori_status job_session_open(const lori_session_options *o, const lori_ui *ui,
     s->dtype = job_dtype(o->dtype, BASE_BF16);
     s->max_batch = o->max_batch;
     s->cache_bytes = o->cache_bytes;
-    s->folder = base_strdup(o->model);
-    lori_status st = s->folder ? open_parts(s, o, ui, err)
-                               : base_no_memory(err, strlen(o->model));
+    lori_status st = open_parts(s, o, ui, err);
     if (st) {
         job_session_close(s);
         return st;
