@@ -6,7 +6,6 @@
 #include "infer/infer_i.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 lori_status infer_sampling_check(const infer_sampling *s, lori_error *err)
 {
@@ -123,12 +122,36 @@ double infer_lse(const float *x, int64_t n)
 }
 
 /* Most likely first; equal logits by id. A total order: ids are distinct. */
-static int order_candidates(const void *x, const void *y)
+static bool before(const infer_candidate *a, const infer_candidate *b)
 {
-    const infer_candidate *a = x, *b = y;
-    if (a->x != b->x)
-        return a->x > b->x ? -1 : 1;
-    return (a->id > b->id) - (a->id < b->id);
+    return a->x != b->x ? a->x > b->x : a->id < b->id;
+}
+
+/* Moves c[at] down its heap of n, the last in order on top. */
+static void sift(infer_candidate *c, int64_t at, int64_t n)
+{
+    infer_candidate moving = c[at];
+    for (int64_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(&c[child], &c[child + 1]))
+            child++;
+        if (!before(&moving, &c[child]))
+            break;
+        c[at] = c[child];
+    }
+    c[at] = moving;
+}
+
+/* Heapsort: a decode step takes no memory, and the C library's qsort does. */
+static void sort_candidates(infer_candidate *c, int64_t n)
+{
+    for (int64_t i = n / 2; i-- > 0;)
+        sift(c, i, n);
+    for (int64_t i = n - 1; i > 0; i--) {
+        infer_candidate last = c[0];
+        c[0] = c[i];
+        c[i] = last;
+        sift(c, 0, i);
+    }
 }
 
 /* Moves the k largest logits to c[0..k) (Hoare's selection) and returns the
@@ -200,7 +223,7 @@ static int64_t filter_top_p(infer_candidate *c, int64_t n, double p)
         else
             c[kept++] = c[i];
     }
-    qsort(c, (size_t)kept, sizeof *c, order_candidates);
+    sort_candidates(c, kept);
     while (kept > 1 && removed + c[kept - 1].p <= 1 - p)
         removed += c[--kept].p;
     return kept;
@@ -240,7 +263,7 @@ int64_t infer_filter(const float *logits, int64_t vocab,
         normalise(c, n);
     }
     if (!top_p && (top_k || min_p)) /* top-p has sorted them */
-        qsort(c, (size_t)n, sizeof *c, order_candidates);
+        sort_candidates(c, n);
     return n;
 }
 

@@ -205,7 +205,7 @@ refuses "empty stop string" 2 "bad.jsonl:3: stop string 0 is empty" bad_rows
 bad '{"prompt": "a", "max_new_tokens": 100000}'
 refuses "too long" 2 "bad.jsonl:3: a prompt of" bad_rows
 bad '{"messages": [{"role": "user"}]}'
-refuses "message without content" 1 "bad.jsonl:3: " bad_rows
+refuses "message without content" 2 "bad.jsonl:3: " bad_rows
 : >bad.jsonl
 refuses "no rows" 1 "bad.jsonl holds no rows" bad_rows
 refuses "no input" 1 "missing.jsonl" gen --input missing.jsonl --output new.jsonl

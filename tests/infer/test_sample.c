@@ -288,3 +288,126 @@ Test(sample, checks)
     cr_assert_eq(infer_sampling_check(&greedy, &err), LORI_OK);
     cr_assert_eq(infer_sampling_check(&fine, &err), LORI_OK);
 }
+
+/* ---- bias, penalties, min-p ------------------------------------------------
+ */
+
+Test(sample, min_p_keeps_exact_sets)
+{
+    /* probs / 0.30: 1 .067 .833 .267 .5 .067 .333 .267 */
+    static const struct {
+        double top_p, min_p;
+        unsigned want;
+    } rows[] = {
+        {1, 1, 1U << 0},
+        {1, 0.84, 1U << 0},
+        {1, 0.83, 1U << 0 | 1U << 2},
+        {1, 0.3, 1U << 0 | 1U << 2 | 1U << 4 | 1U << 6},
+        {1, 0.1, 0xff & ~(1U << 1 | 1U << 5)},
+        {1, 0.01, 0xff},
+        {0.6, 0.3, 1U << 0 | 1U << 2 | 1U << 4}, /* after top-p */
+        {0.6, 0.6, 1U << 0 | 1U << 2},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        infer_sampling s = {.sample = true,
+                            .temperature = 1,
+                            .top_p = rows[i].top_p,
+                            .min_p = rows[i].min_p};
+        cr_assert_eq(survivors(&s), rows[i].want, "row %zu: %x", i,
+                     survivors(&s));
+    }
+}
+
+static void processed(const infer_request *q, const int32_t *reply, int64_t n,
+                      float *x)
+{
+    static const float start[V] = {2, -2, 1, 0, -1, 4, 0.5F, 3};
+    int32_t zeros[V] = {0};
+    memcpy(x, start, sizeof start);
+    cr_assert(infer_changes_logits(&q->sampling));
+    infer_process(x, q, reply, n, zeros);
+    for (int i = 0; i < V; i++)
+        cr_assert_eq(zeros[i], 0);
+}
+
+Test(sample, processors)
+{
+    static const int32_t prompt[] = {0, 1, 1, 4}, reply[] = {5, 5, 1, 7};
+    static const int32_t stops[] = {7, 2};
+    float x[V];
+    infer_request q = {.prompt = prompt, .n_prompt = 4};
+    q.sampling.repetition_penalty = 2; /* once a token, prompt and reply */
+    processed(&q, reply, 4, x);
+    const float repeated[V] = {1, -4, 1, 0, -2, 2, 0.5F, 1.5F};
+    cr_assert_arr_eq(x, repeated, sizeof x);
+    q.sampling =
+        (infer_sampling){.presence_penalty = 0.5, .frequency_penalty = 0.25};
+    processed(&q, reply, 4, x); /* of the reply only */
+    const float less[V] = {2, -2.75F, 1, 0, -1, 3, 0.5F, 2.25F};
+    cr_assert_arr_eq(x, less, sizeof x);
+    const infer_bias bias[] = {{5, -3}, {3, (double)-INFINITY}};
+    q.sampling =
+        (infer_sampling){.bias = bias, .n_bias = 2, .repetition_penalty = 2};
+    processed(&q, reply, 1, x); /* the bias comes first: (4 - 3) / 2 */
+    cr_assert_eq(x[5], 0.5F);
+    cr_assert_eq(x[3], -INFINITY);
+    q.stops = stops;
+    q.n_stops = 2;
+    q.sampling = (infer_sampling){.min_new_tokens = 2};
+    processed(&q, reply, 1, x);
+    cr_assert(x[7] == -INFINITY && x[2] == -INFINITY && x[5] == 4);
+    processed(&q, reply, 2, x); /* two are there: it may end */
+    cr_assert_eq(x[7], 3);
+    infer_sampling none = {.repetition_penalty = 1};
+    cr_assert_not(infer_changes_logits(&none));
+}
+
+Test(sample, processor_checks)
+{
+    const infer_bias bad[] = {{1, (double)INFINITY}};
+    const struct {
+        infer_sampling s;
+        const char *part;
+    } rows[] = {
+        {{.repetition_penalty = -1}, "repetition_penalty"},
+        {{.repetition_penalty = (double)NAN}, "repetition_penalty"},
+        {{.presence_penalty = (double)NAN}, "presence_penalty"},
+        {{.frequency_penalty = (double)INFINITY}, "frequency_penalty"},
+        {{.min_new_tokens = -1}, "min_new_tokens"},
+        {{.bias = bad, .n_bias = 1}, "bias of token 1"},
+        {{.sample = true, .temperature = 1, .top_p = 1, .min_p = 1.5}, "min_p"},
+    };
+    lori_error err = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cr_assert_eq(infer_sampling_check(&rows[i].s, &err), LORI_INVALID);
+        cr_assert_not_null(strstr(err.message, rows[i].part), "%s",
+                           err.message);
+    }
+}
+
+Test(sample, top_tokens)
+{
+    const float x[] = {1, 5, 3, 5, -1};
+    infer_top top[5];
+    infer_top_tokens(x, 5, 0, top, 5);
+    static const int32_t want[] = {1, 3, 2, 0, 4}; /* equal ones by id */
+    for (int i = 0; i < 5; i++) {
+        cr_assert_eq(top[i].id, want[i]);
+        cr_assert_eq(top[i].logprob, (double)x[want[i]]);
+    }
+    infer_top_tokens(x, 5, 2, top, 2);
+    cr_assert(top[0].id == 1 && top[1].id == 3 && top[1].logprob == 3);
+}
+
+/* min-p after top-k: .30 .25 .15 of .70; min-p 0.55 leaves two. */
+Test(sample, draws_follow_min_p)
+{
+    infer_sampling s = {.sample = true,
+                        .temperature = 1,
+                        .top_k = 3,
+                        .top_p = 1,
+                        .seed = 21,
+                        .min_p = 0.55};
+    double want[V] = {0.30 / 0.55, 0, 0.25 / 0.55};
+    cr_assert_lt(chi_square(&s, want), 10.83); /* 1 degree, 99.9 % */
+}
