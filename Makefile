@@ -237,7 +237,7 @@ $(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,$(CLOSURE_train),$(LIB_$(r)
 oracle: ## live comparison with torch, transformers, peft, tokenizers
 	$(Q)tools/deps.sh oracle demo
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/probe_model $(BUILD)/probe_text $(BUILD)/probe_tokens \
-	    $(BUILD)/probe_chat $(BUILD)/probe_adapter $(BUILD)/tiny_gguf $(BUILD)/hub_server
+	    $(BUILD)/probe_chat $(BUILD)/probe_adapter $(BUILD)/probe_infer $(BUILD)/tiny_gguf $(BUILD)/hub_server
 	$(Q)tests/oracle/run.sh $(BUILD)
 
 oracle-eval: ## lori eval against lm-evaluation-harness on SmolLM2 (20 minutes on 2 cores)

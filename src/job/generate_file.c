@@ -15,7 +15,10 @@
 
 #include "job/session_i.h"
 
-#define BLOCK_ROWS 64
+/* A block ends with whichever is reached: what is lost to a kill is minutes,
+ * what every block computes anew is little beside it. */
+#define BLOCK_ROWS   512
+#define BLOCK_TOKENS 16384 /* new ones, at most */
 
 typedef struct file_job {
     lori_session *s;
@@ -23,12 +26,15 @@ typedef struct file_job {
     const lori_ui *ui;
     char *partial, *settings; /* paths */
     FILE *out;
-    int64_t block;  /* rows of a whole one */
     int64_t n_rows; /* of the input */
-    int64_t kept;   /* rows that an earlier run wrote */
-    int64_t seen;   /* rows read in the pass that generates */
-    int64_t done;   /* rows written */
-    int64_t n;      /* rows in the block that is being filled */
+    int64_t *ends;  /* [n_blocks] rows before the end of each block */
+    int64_t n_blocks;
+    int64_t filling; /* tokens of the block that check_row is filling */
+    int64_t kept;    /* rows that an earlier run wrote */
+    int64_t seen;    /* rows read in the pass that generates */
+    int64_t done;    /* rows written */
+    int64_t block;   /* that is being filled */
+    int64_t n;       /* rows in it */
     session_row *rows;
     session_ask *asks;
     base_str lines;
@@ -168,16 +174,17 @@ static lori_status count_lines(file_job *j, size_t *bytes, lori_error *err)
 {
     base_map map = {0};
     BASE_TRY(base_map_open(j->partial, &map, err));
-    int64_t lines = 0;
+    int64_t lines = 0, block = 0;
     *bytes = 0;
     j->kept = 0;
     for (size_t i = 0; i < map.bytes; i++) {
         if (map.data[i] != '\n')
             continue;
         lines++;
-        if (lines % j->block == 0 || lines == j->n_rows) {
+        if (block < j->n_blocks && lines == j->ends[block]) {
             j->kept = lines;
             *bytes = i + 1;
+            block++;
         }
     }
     base_map_close(&map);
@@ -266,6 +273,18 @@ static lori_status read_row(file_job *j, int64_t line, int64_t index,
     return st;
 }
 
+static lori_status end_block(file_job *j, lori_error *err)
+{
+    size_t n = (size_t)j->n_blocks + 1;
+    int64_t *grown = base_resize(j->ends, n, sizeof *grown);
+    if (!grown)
+        return base_no_memory(err, n * sizeof *grown);
+    j->ends = grown;
+    j->ends[j->n_blocks++] = j->n_rows;
+    j->filling = 0;
+    return LORI_OK;
+}
+
 /* Every row is looked at before the first is computed. */
 static lori_status check_row(void *context, int64_t line, const json_t *object,
                              lori_error *err)
@@ -274,6 +293,11 @@ static lori_status check_row(void *context, int64_t line, const json_t *object,
     session_row row;
     session_ask ask = {0};
     lori_status st = read_row(j, line, j->n_rows++, object, &row, &ask, err);
+    int64_t first = j->n_blocks ? j->ends[j->n_blocks - 1] : 0;
+    if (!st)
+        j->filling += ask.n * ask.requests[0].max_new_tokens;
+    if (!st && (j->filling >= BLOCK_TOKENS || j->n_rows - first == BLOCK_ROWS))
+        st = end_block(j, err);
     session_ask_free(&ask);
     session_row_free(&row);
     if (!st && base_interrupted(j->ui))
@@ -364,9 +388,16 @@ static lori_status take_row(void *context, int64_t line, const json_t *object,
     int64_t index = j->seen++;
     if (index < j->kept)
         return LORI_OK;
+    if (index >= j->n_rows)
+        return base_fail(err, LORI_MISMATCH, "%s grew while it was read",
+                         j->o->input);
     int64_t at = j->n++;
     BASE_TRY(read_row(j, line, index, object, &j->rows[at], &j->asks[at], err));
-    return j->n == j->block ? run_block(j, err) : LORI_OK;
+    while (j->block < j->n_blocks && j->ends[j->block] < j->seen)
+        j->block++;
+    return j->block < j->n_blocks && j->ends[j->block] == j->seen
+               ? run_block(j, err)
+               : LORI_OK;
 }
 
 /* ---- the job
@@ -385,21 +416,19 @@ static lori_status prepare(file_job *j, lori_error *err)
         return base_fail(err, LORI_INVALID,
                          "%s exists; choose another output, or say replace",
                          o->output);
-    int64_t most = j->s->max_batch * 4;
-    j->block = most > BLOCK_ROWS ? most : BLOCK_ROWS;
     base_str partial = {0}, settings = {0};
     base_str_printf(&partial, "%s.partial", o->output);
     base_str_printf(&settings, "%s.partial.json", o->output);
     j->partial = base_str_take(&partial);
     j->settings = base_str_take(&settings);
-    j->rows = base_alloc((size_t)j->block, sizeof *j->rows);
-    j->asks = base_alloc((size_t)j->block, sizeof *j->asks);
+    j->rows = base_alloc(BLOCK_ROWS, sizeof *j->rows);
+    j->asks = base_alloc(BLOCK_ROWS, sizeof *j->asks);
     if (!j->partial || !j->settings || !j->rows || !j->asks)
-        return base_no_memory(err, (size_t)j->block * sizeof *j->asks);
+        return base_no_memory(err, BLOCK_ROWS * sizeof *j->asks);
     BASE_TRY(format_rows_read(o->input, check_row, j, err));
     if (j->n_rows == 0)
         return base_fail(err, LORI_FORMAT, "%s holds no rows", o->input);
-    return LORI_OK;
+    return j->filling ? end_block(j, err) : LORI_OK;
 }
 
 static lori_status run_job(file_job *j, lori_error *err)
@@ -455,6 +484,7 @@ lori_status job_generate_file(lori_session *s,
     }
     free(j.partial);
     free(j.settings);
+    free(j.ends);
     free(j.rows);
     free(j.asks);
     base_str_free(&j.lines);
