@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 
 /* ---- what is sent ------------------------------------------------------- */
 
@@ -42,12 +43,13 @@ static lori_generate_options settle(const chat *c, const char *messages)
     lori_generate_options o = {.messages = messages,
                                .adapter = c->adapter,
                                .max_new_tokens = c->max_new_tokens,
-                               .repetition_penalty = c->repetition_penalty,
                                .presence_penalty = c->presence_penalty,
                                .frequency_penalty = c->frequency_penalty,
                                .seed = c->seed + c->asked};
     o.greedy = c->greedy || c->temperature == 0;
     o.temperature = isnan(c->temperature) ? 0 : c->temperature;
+    o.repetition_penalty =
+        isnan(c->repetition_penalty) ? 0 : c->repetition_penalty;
     o.top_p = isnan(c->top_p) ? 0 : c->top_p;
     o.min_p = isnan(c->min_p) ? 0 : c->min_p == 0 ? -1 : c->min_p;
     o.top_k = c->top_k == INT64_MIN ? 0 : c->top_k == 0 ? -1 : c->top_k;
@@ -129,21 +131,61 @@ static bool make_room(chat *c, int64_t *room)
 typedef struct reply {
     const chat *c;
     bool begun; /* something but spaces was shown */
+    /* On a terminal a line breaks between words: the last one is held back
+     * until it is known to be whole. */
+    char word[256];
+    size_t n_word;
+    int word_columns, column, columns;
 } reply;
 
-/* A model must not steer the terminal: control characters are left out, in
- * both encodings. */
-static void show(const char *bytes, size_t n)
+static void put_word(reply *r)
 {
-    for (size_t i = 0; i < n; i++) {
-        unsigned char b = (unsigned char)bytes[i];
-        unsigned char next = i + 1 < n ? (unsigned char)bytes[i + 1] : 0;
-        if ((b < 0x20 && b != '\n' && b != '\t') || b == 0x7f)
-            continue;
-        if (b == 0xc2 && next >= 0x80 && next < 0xa0)
-            i++;
-        else
-            putchar(b);
+    if (r->column + r->word_columns > r->columns && r->column > 0) {
+        putchar('\n');
+        r->column = 0;
+    }
+    fwrite(r->word, 1, r->n_word, stdout);
+    r->column += r->word_columns;
+    r->n_word = 0;
+    r->word_columns = 0;
+}
+
+/* One character of the reply. A model must not steer the terminal: control
+ * characters, which have no width, are left out. */
+static void put_character(reply *r, const char *bytes, size_t n, wchar_t wide)
+{
+    int columns = wcwidth(wide);
+    if (wide == L' ' || wide == L'\n' || wide == L'\t') {
+        put_word(r);
+        if (wide == L'\n' || r->column < r->columns)
+            putchar((int)wide);
+        r->column = wide == L'\n'   ? 0
+                    : wide == L'\t' ? (r->column / 8 + 1) * 8
+                                    : r->column + 1;
+    } else if (columns >= 0 && n < sizeof r->word) {
+        if (r->n_word + n > sizeof r->word ||
+            r->word_columns + columns > r->columns)
+            put_word(r);
+        memcpy(r->word + r->n_word, bytes, n);
+        r->n_word += n;
+        r->word_columns += columns;
+    }
+}
+
+static void show(reply *r, const char *bytes, size_t n)
+{
+    mbstate_t state = {0};
+    while (n) {
+        wchar_t wide = 0;
+        size_t len = mbrtowc(&wide, bytes, n, &state);
+        if (len == 0 || len > n) { /* a NUL; no such locale: bytes */
+            state = (mbstate_t){0};
+            wide = len == 0 ? 0 : L'?';
+            len = 1;
+        }
+        put_character(r, bytes, len, wide);
+        bytes += len;
+        n -= len;
     }
 }
 
@@ -158,7 +200,7 @@ static void on_text(void *context, int64_t request, int64_t index,
         from++;
     r->begun |= from < (size_t)n;
     if (r->c->terminal)
-        show(bytes + from, (size_t)n - from);
+        show(r, bytes + from, (size_t)n - from);
     else
         fwrite(bytes + from, 1, (size_t)n - from, stdout);
     fflush(stdout);
@@ -194,11 +236,12 @@ static void statistics(const chat *c, const json_t *facts, const char *reason)
 }
 
 /* Keeps the reply, marked when it was stopped, and says how it went. */
-static bool keep(chat *c, const reply *r, lori_report *report)
+static bool keep(chat *c, reply *r, lori_report *report)
 {
     json_t *facts = json_loads(lori_report_json(report), 0, NULL);
     const char *reason =
         json_string_value(json_object_get(facts, "finish_reason"));
+    put_word(r);
     bool stopped = reason && strcmp(reason, "cancelled") == 0;
     json_t *m = json_pack("{ssss}", "role", "assistant", "content",
                           lori_report_text(report));
@@ -225,7 +268,7 @@ static bool ask(chat *c)
     lori_generate_options o = settle(c, messages);
     if (o.max_new_tokens > room)
         o.max_new_tokens = room;
-    reply r = {.c = c};
+    reply r = {.c = c, .columns = cli_columns()};
     const lori_stream stream = {.context = &r,
                                 .text = c->json ? NULL : on_text,
                                 .cancelled = on_cancelled};

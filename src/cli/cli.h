@@ -65,6 +65,7 @@ int cli_finish(lori_status status, lori_report *report, const lori_error *err,
  * lines otherwise), Ctrl-C. */
 const lori_ui *cli_ui(void);
 void cli_ui_end(void); /* ends a bar's line */
+int cli_columns(void); /* of the terminal; 80 where there is none */
 void cli_signals(void);
 /* From now on Ctrl-C, however often, only asks what runs to stop. */
 void cli_signals_patient(void);

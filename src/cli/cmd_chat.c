@@ -196,7 +196,7 @@ static void list_settings(chat *c)
         {"seed", CLI_SEED, &c->seed, "N", "of the sampling (0)"},
         {"greedy", CLI_FLAG, &c->greedy, NULL, "no sampling"},
         {"drop-oldest", CLI_FLAG, &c->drop_oldest, NULL,
-         "do not ask before the oldest messages leave a full context"},
+         "full context: the oldest go unasked"},
         {"json", CLI_FLAG, &c->json, NULL, "replies as JSON reports"}};
     memcpy(c->settings, settings, sizeof settings);
 }
@@ -237,6 +237,7 @@ int cmd_chat(int argc, char **argv)
     chat c = {.temperature = unset,
               .top_p = unset,
               .min_p = unset,
+              .repetition_penalty = unset,
               .top_k = INT64_MIN,
               .max_new_tokens = 1024,
               .messages = json_array()};

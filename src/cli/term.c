@@ -136,7 +136,7 @@ static void clock_text(double s, char buf[32])
         snprintf(buf, 32, "%02u:%02u", t / 60, t % 60);
 }
 
-static int terminal_width(void)
+int cli_columns(void)
 {
     struct winsize w = {0};
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col
@@ -173,7 +173,7 @@ static void draw(const bar *b, const lori_progress *p, double now)
     int n =
         snprintf(line, sizeof line, "%s [%s] %s/%s %s<%s %s", p->what, cells,
                  done, total, passed, left, p->detail ? p->detail : "");
-    int width = terminal_width() - 1;
+    int width = cli_columns() - 1;
     if (n > width)
         line[width] = 0;
     fprintf(stderr, "\r\033[K%s", line);
