@@ -101,7 +101,7 @@ static bool make_room(chat *c, int64_t *room)
             c->first = before;
             return chat_fail("this message needs a context of %lld tokens, "
                              "with room for a reply; the model has %lld",
-                             (long long)(tokens + want), (long long)context);
+                             (long long)tokens + want, (long long)context);
         }
         c->first = next;
     }

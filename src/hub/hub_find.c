@@ -94,7 +94,7 @@ static lori_status check_entry(snapshot *s, const char *file, hub_need need,
 }
 
 /* The name of an interrupted download among the blobs, or "". */
-static void find_incomplete(const hub_name *name, char out[128])
+static void find_incomplete(const hub_name *name, char out[256])
 {
     char *blobs = base_path_join(name->folder, "blobs");
     DIR *dir = blobs ? opendir(blobs) : NULL;
@@ -102,7 +102,7 @@ static void find_incomplete(const hub_name *name, char out[128])
     *out = '\0';
     while (dir && !*out && (entry = readdir(dir)))
         if (ends_with(entry->d_name, ".incomplete"))
-            snprintf(out, 128, "%s", entry->d_name);
+            snprintf(out, 256, "%s", entry->d_name);
     if (dir)
         closedir(dir);
     free(blobs);
@@ -122,7 +122,7 @@ static lori_status check_whole(snapshot *s, hub_need need, lori_error *err)
     closedir(dir);
     if (st || need != HUB_WEIGHTS || s->has_weights)
         return st;
-    char left[128], fact[192];
+    char left[256], fact[320];
     find_incomplete(s->name, left);
     snprintf(fact, sizeof fact, "are missing%s%s%s",
              *left ? " (an interrupted download: blobs/" : "", left,

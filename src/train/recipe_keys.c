@@ -45,7 +45,8 @@ static const recipe_choice clips[] = {{"global", TRAIN_CLIP_GLOBAL},
 
 const recipe_key recipe_keys[] = {
     {"model_name_or_path", "model", STRING(model_name_or_path),
-     .required = true, .help = "folder of the base model"},
+     .required = true,
+     .help = "base model: a folder, or a name in the hub's cache"},
     {"dtype", "model", CHOICE(dtype, "bf16", dtypes), .fixed = true,
      .aliases = "torch_dtype policy_dtype",
      .help = "of weights and activations; sums and optimizer state are f32"},
