@@ -46,6 +46,7 @@ static unsigned char on_paste(EditLine *line, int key)
     static const wchar_t end[] = L"\033[201~";
     size_t seen = 0;
     wchar_t c = 0;
+    bool full = false; /* then the rest must still not be taken for keys */
     (void)key;
     while (seen < 6 && el_wgetc(line, &c) == 1) {
         if (c == end[seen]) {
@@ -53,15 +54,12 @@ static unsigned char on_paste(EditLine *line, int key)
             continue;
         }
         seen = c == end[0];
-        if (seen)
-            continue;
         wchar_t text[2] = {c == L'\r' ? L'\n' : c, 0};
         bool plain = text[0] >= 0x20 && text[0] != 0x7f;
-        if ((plain || text[0] == L'\n' || text[0] == L'\t') &&
-            el_winsertstr(line, text) != 0)
-            return CC_ERROR; /* the line is full */
+        if (!full && (plain || text[0] == L'\n' || text[0] == L'\t'))
+            full = el_winsertstr(line, text) != 0;
     }
-    return CC_REFRESH;
+    return full ? CC_ERROR : CC_REFRESH;
 }
 
 static char *get_prompt(EditLine *line)
@@ -151,8 +149,8 @@ char *chat_edit_line(chat_edit *e, const char *prompt)
     if (!got || n <= 0)
         return NULL;
     char *text = strndup(got, (size_t)n);
-    if (text && text[n - 1] == '\n')
-        text[n - 1] = '\0';
+    while (text && n > 0 && text[n - 1] == '\n') /* a paste may end in one */
+        text[--n] = '\0';
     HistEvent event;
     if (text && *text)
         history(e->history, &event, H_ENTER, text);

@@ -139,9 +139,9 @@ static int converse(chat *c)
         if (!line)
             break;
         bool good = true;
-        const char *text = line + strspn(line, " \t\r\n");
+        char *text = line + strspn(line, " \t\r\n");
         if (text[0] == '/' && text[1] != '/')
-            good = chat_command(c, line + (text - line));
+            good = chat_command(c, text);
         else if (*text)
             good = chat_talk(c, text + (*text == '/'));
         free(line);

@@ -9,7 +9,7 @@
 
 #include "hub/hub_i.h"
 
-enum { REDIRECTS = 8, ATTEMPTS = 6 };
+enum { REDIRECTS = 8, ATTEMPTS = 6, PAGE_MAX = 1 << 20 };
 #define FIRST_WAIT_S   0.5
 #define LONGEST_WAIT_S 60.0
 #define IDLE_S         60L /* a connection that gives nothing is broken */
@@ -85,6 +85,7 @@ typedef struct answer {
     int64_t first, whole;                 /* of Content-Range; -1 unknown */
     char error_code[64], error_text[256]; /* X-Error-Code, X-Error-Message */
     bool begun;
+    size_t ignored;     /* bytes of pages about errors and redirects */
     lori_status status; /* of the sink, or of our own refusals */
     lori_error *err;
 } answer;
@@ -168,8 +169,14 @@ static lori_status take(answer *a, const char *bytes, size_t n)
     hub_sink *sink = a->sink;
     long code = 0;
     curl_easy_getinfo(a->http->curl, CURLINFO_RESPONSE_CODE, &code);
-    if (code != 200 && code != 206)
-        return LORI_OK; /* a page about an error or a redirect */
+    if (code != 200 && code != 206) {
+        a->ignored += n;
+        return a->ignored <= PAGE_MAX
+                   ? LORI_OK
+                   : base_fail(a->err, LORI_FORMAT,
+                               "%s: the server's page about %ld does not end",
+                               a->what, code);
+    }
     if (!a->begun)
         BASE_TRY(begin(a, code));
     a->begun = true;
@@ -323,6 +330,7 @@ static outcome attempt(answer *a, const char *first_url)
     for (int hop = 0; url && hop <= REDIRECTS; hop++) {
         a->first = a->whole = -1;
         a->begun = false;
+        a->ignored = 0;
         a->error_code[0] = a->error_text[0] = '\0';
         got = request(a, url);
         curl_easy_getinfo(http->curl, CURLINFO_RESPONSE_CODE, &code);

@@ -39,13 +39,14 @@ typedef enum fault {
     ENDLESS,   /* the list does not end */
     LATE,      /* large files stop in the middle until FOLDER.go is there */
     BUSY,      /* every third answer is one, the others 503 */
+    CHATTY,    /* a page about an error that does not end */
     LOOP       /* redirected to itself for ever */
 } fault;
 static const char *const faults[] = {
-    "good",    "cut",     "no-range", "wrong", "wrong-git",
-    "gated",   "private", "missing",  "moved", "shorter",
-    "longer",  "huge",    "absurd",   "evil",  "garbage",
-    "endless", "late",    "busy",     "loop"};
+    "good",    "cut",     "no-range", "wrong",  "wrong-git",
+    "gated",   "private", "missing",  "moved",  "shorter",
+    "longer",  "huge",    "absurd",   "evil",   "garbage",
+    "endless", "late",    "busy",     "chatty", "loop"};
 #define N_FAULTS (sizeof faults / sizeof *faults)
 
 typedef struct file {
@@ -137,9 +138,10 @@ static void send_list(int fd, fault how)
 {
     char text[1 << 14];
     size_t at = 0;
-    reply(fd, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+    reply(fd, "HTTP/1.1 %s\r\nConnection: close\r\n\r\n",
+          how == CHATTY ? "404 Not Found" : "200 OK");
     memset(text, ' ', sizeof text);
-    for (int i = 0; how == ENDLESS && i < 5000; i++)
+    for (int i = 0; (how == ENDLESS || how == CHATTY) && i < 5000; i++)
         send_all(fd, text, sizeof text); /* 80 MB of spaces */
     at +=
         (size_t)snprintf(text, sizeof text,
@@ -275,6 +277,8 @@ static void serve(int fd, const char *path, fault how, bool second,
         status(fd, "401 Unauthorized", "");
     else if (how == GATED && !list)
         status(fd, "403 Forbidden", "X-Error-Code: GatedRepo\r\n");
+    else if (how == CHATTY)
+        send_list(fd, how);
     else if (how == LOOP) {
         snprintf(to, sizeof to, "Location: %.1000s\r\n", path);
         status(fd, "302 Found", to);

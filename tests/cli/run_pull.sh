@@ -158,6 +158,7 @@ pull_bad "absurd size" 1 "size" absurd
 pull_bad "a path out" 1 "'../../evil' could leave the model's folder" evil
 pull_bad "no JSON" 1 "the hub's list of files:1:" garbage
 pull_bad "endless list" 1 "more than the 67108864 bytes" endless
+pull_bad "endless error page" 1 "the server's page about 404 does not end" chatty
 pull_bad "redirected for ever" 1 "answered 302" loop
 refuses "a disk that is full" 1 "File too large" sh -c "trap '' XFSZ; ulimit -f 100; exec '$lori' pull full/tiny"
 check "a disk that is full: resumable" partial full
