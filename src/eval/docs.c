@@ -188,8 +188,8 @@ static bool add_shot(loading *l, const eval_doc *doc)
     const eval_task *t = l->task;
     base_str_puts(l->shots, doc->prompt);
     base_str_puts(l->shots, t->target_delimiter);
-    base_str_puts(l->shots, t->kind == EVAL_CHOICE ? doc->choices[doc->gold]
-                                                   : doc->target);
+    base_str_puts(l->shots,
+                  doc->choices ? doc->choices[doc->gold] : doc->target);
     base_str_puts(l->shots, t->fewshot_delimiter);
     l->n_shots++;
     return !l->shots->failed;

@@ -14,8 +14,8 @@ json_t *measure_line(const measuring *m, int64_t i)
 {
     const char *names[EVAL_VALUES];
     int64_t n = metric_values(m->task->kind, names);
-    json_t *line = json_pack("{sIsI}", "doc", (json_int_t)(m->first + i), "row",
-                             (json_int_t)doc_at(m, i)->line);
+    json_int_t doc = m->first + i, row = doc_at(m, i)->line;
+    json_t *line = json_pack("{sIsI}", "doc", doc, "row", row);
     for (int64_t k = 0; line && k < n; k++)
         json_object_set_new(line, names[k], json_real(m->values[i].v[k]));
     return line;
