@@ -201,6 +201,12 @@ test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_serve
 	$(Q)$(if $(HAVE_CURL),tests/cli/run_pull.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/hub_server,\
 	    echo "SKIP: this build has no libcurl")
 
+# The generators of the tasks' rows: same seed same bytes, no leaks.
+.PHONY: test-data
+test-data:
+	@echo "== tests of the data"
+	$(Q)tests/data/run_data.sh
+
 layers: ## who includes whom, file sizes, unique names
 	$(Q)tools/check_layers.sh
 
@@ -208,7 +214,7 @@ layers: ## who includes whom, file sizes, unique names
 check: deps ## build, and run every test that needs no network, Python or GPU
 	$(Q)$(MAKE) --no-print-directory WERROR=1 layers all \
 	    $(foreach r,$(TEST_ROOMS),$(BUILD)/test_$(r)) $(BUILD)/tiny_gguf
-	$(Q)for t in $(TEST_ROOMS) cli; do \
+	$(Q)for t in $(TEST_ROOMS) data cli; do \
 	    $(MAKE) --no-print-directory WERROR=1 test-$$t || exit 1; done
 	@echo "check: all passed ($(notdir $(CC)), $(CONFIG))"
 
