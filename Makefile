@@ -292,7 +292,8 @@ FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined
               -fno-sanitize-recover=undefined -DJINJA_MAX_STEPS=200000
 .PHONY: fuzz
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h \
-    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch] src/hub/hub_[nl]*.c)
+    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch] src/hub/hub_[nl]*.c \
+    src/eval/expression.c)
 	@mkdir -p $(@D)
 	@echo "  FUZZ  $@"
 	$(Q)clang -std=c17 -D_GNU_SOURCE $(ARCH) $(FUZZ_FLAGS) -DFUZZ_MAIN -Iinclude -Isrc -Itests \

@@ -14,6 +14,7 @@ int fuzz_scan(const uint8_t *data, size_t n);
 int fuzz_spm(const uint8_t *data, size_t n);
 int fuzz_gguf(const uint8_t *data, size_t n);
 int fuzz_tokenizer(const uint8_t *data, size_t n);
+int fuzz_expression(const uint8_t *data, size_t n);
 int fuzz_hub(const uint8_t *data, size_t n);
 int fuzz_jinja(const uint8_t *data, size_t n);
 
