@@ -1,12 +1,13 @@
 /* test_task_rows.c - rows that the generators under data/ make: every row is
- * whole and its answer is right, found again here by other means. */
+ * whole and its answer is right, found again here by other means; and the
+ * tasks that read them. */
 #include <criterion/criterion.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/eval_i.h"
+#include "eval_test.h"
 
 static const char *text(const json_t *row, const char *key)
 {
@@ -133,4 +134,32 @@ Test(task_rows, nlu, .timeout = 60)
 Test(task_rows, safety, .timeout = 60)
 {
     both_parts("safety", check_safety);
+}
+
+/* The tasks under recipes/tiny/tasks/ find their rows, and their own rule finds
+ * an answer in each target. */
+Test(task_rows, tasks, .timeout = 60)
+{
+    static const char *const names[] = {"nlu", "nlu_choice", "math", "code",
+                                        "safety"};
+    temp t;
+    temp_open(&t);
+    char command[600];
+    snprintf(command, sizeof command, "TEST=50 data/make.sh %s/rows 3", t.dir);
+    cr_assert_eq(system(command), 0);
+    char *rows = base_path_join(t.dir, "rows");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "recipes/tiny/tasks/%s.yaml", names[i]);
+        eval_task *task = NULL;
+        eval_docs *docs = NULL;
+        ok(eval_task_load(path, &task, err));
+        cr_expect_str_eq(task->name, names[i]);
+        ok(eval_docs_load(task, rows, 0, NULL, &docs, err));
+        cr_expect_eq(docs->n, 50);
+        eval_docs_free(docs);
+        eval_task_free(task);
+    }
+    free(rows);
+    temp_close(&t);
 }
