@@ -1,0 +1,169 @@
+"""Makes models/tiny: a tokenizer, then a Llama of 3.3 M parameters from nothing.
+
+    LORI_PY=$(tests/oracle/env.sh | tail -n 1)
+    $LORI_PY tools/tiny/pretrain.py --work DIR [--steps 6000] [--seed 1]
+
+For developers: needs the environment of tests/oracle/. One thread; a
+checkpoint every 100 steps in DIR, from which the same command goes on. At the
+end DIR/model is the folder to be copied to models/tiny, MANIFEST.json included.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+
+import torch
+import tokenizers
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+from pretrain_text import IM_END, IM_START, Text, load_words  # noqa: E402
+
+END = "<|endoftext|>"
+CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+                 "'<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+CONTEXT = 128
+VOCABULARY = 1536
+SOURCES = ("data/words.txt", "tools/tiny/pretrain_text.py", "tools/tiny/pretrain.py")
+
+
+def make_tokenizer(words, seed, folder):
+    """Byte-level BPE, each digit a token of its own; kept in `folder`."""
+    if os.path.exists(folder):
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    text = Text(words, seed ^ 0x7070)
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                 pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tok.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[END, IM_START, IM_END],
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tok.train_from_iterator((text.document() for _ in range(60000)), trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token=IM_END, pad_token=END, chat_template=CHAT_TEMPLATE,
+                                   model_max_length=512, clean_up_tokenization_spaces=False)
+    made.save_pretrained(folder)
+    return made
+
+
+def make_model(vocabulary, eos, seed):
+    torch.manual_seed(seed)
+    config = LlamaConfig(vocab_size=vocabulary, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
+                         num_attention_heads=8, num_key_value_heads=4, head_dim=32, max_position_embeddings=512,
+                         rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=None, eos_token_id=eos, pad_token_id=0)
+    return LlamaForCausalLM(config)
+
+
+class Stream:
+    """Packed sequences of CONTEXT + 1 ids; its state is (documents read, rest)."""
+
+    def __init__(self, words, seed, tok, batch, copies):
+        self.text, self.tok, self.rest = Text(words, seed), tok, []
+        self.size, self.copies = batch, copies
+        self.end = tok.convert_tokens_to_ids(END)
+
+    def batch(self):
+        need = self.size * (CONTEXT + 1)
+        while len(self.rest) < need:
+            docs = [self.text.document(self.copies) for _ in range(64)]
+            for ids in self.tok(docs)["input_ids"]:
+                self.rest += ids + [self.end]
+        ids, self.rest = self.rest[:need], self.rest[need:]
+        return torch.tensor(ids).view(self.size, CONTEXT + 1)
+
+
+def rate(step, steps, peak):
+    """Warm-up, constant, then down to nothing over the last third: runs of
+    different length are the same until the shorter one's last third."""
+    return peak * min(1.0, (step + 1) / 60, (steps - step) / (steps / 3))
+
+
+def groups(model):
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    norms = [p for p in model.parameters() if p.dim() < 2]
+    return [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def export(model, tok, args, runs, loss, out):
+    model.to(torch.bfloat16).save_pretrained(out)
+    tok.save_pretrained(out)
+    files = sorted(f for f in os.listdir(out) if f != "MANIFEST.json")
+    manifest = {
+        "command": "tools/tiny/pretrain.py --work DIR, once for each of `runs`",
+        "seed": args.seed, "steps": args.steps, "loss": round(loss, 4),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__,
+                     "transformers": transformers.__version__, "tokenizers": tokenizers.__version__},
+        "runs": runs,
+        "files": {name: sha256(os.path.join(out, name)) for name in files},
+    }
+    with open(os.path.join(out, "MANIFEST.json"), "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+        file.write("\n")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--copies", type=float, default=0.0)
+    parser.add_argument("--stop", type=int, help="stop there and export nothing: the next run goes on with other options")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    sources = {name: sha256(os.path.join(ROOT, name)) for name in SOURCES}
+    words = load_words(os.path.join(ROOT, "data/words.txt"))
+    os.makedirs(args.work, exist_ok=True)
+    tok = make_tokenizer(words, args.seed, os.path.join(args.work, "tokenizer"))
+    model = make_model(len(tok), tok.eos_token_id, args.seed)
+    stream = Stream(words, args.seed, tok, args.batch, args.copies)
+    optimizer = torch.optim.AdamW(groups(model), lr=args.rate, betas=(0.9, 0.95), fused=True)
+    step, mean, runs, saved = 0, None, [], os.path.join(args.work, "checkpoint.pt")
+    if os.path.exists(saved):
+        state = torch.load(saved, weights_only=False)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        stream.rest, step, mean, runs = state["rest"], state["step"], state["mean"], state["runs"]
+        stream.text.r.setstate(state["random"])
+    runs.append({"from_step": step, "steps": args.steps, "rate": args.rate, "batch": args.batch, "copies": args.copies,
+                 "sources": sources})
+    print(f"seed {args.seed}, {sum(p.numel() for p in model.parameters())} parameters, "
+          f"vocabulary {len(tok)}, from step {step} to {args.steps}", flush=True)
+    started = time.time()
+    while step < (args.stop or args.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, args.steps, args.rate)
+        x = stream.batch()
+        logits = model(input_ids=x[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+        if step % 20 == 0:
+            print(f"step {step} loss {mean:.4f} ({time.time() - started:.0f} s)", flush=True)
+        if step % 100 == 0:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rest": stream.rest, "step": step,
+                        "mean": mean, "runs": runs, "random": stream.text.r.getstate()}, saved + ".part")
+            os.replace(saved + ".part", saved)
+    if not args.stop:
+        export(model, tok, args, runs, mean, os.path.join(args.work, "model"))
+
+
+if __name__ == "__main__":
+    main()
