@@ -218,6 +218,11 @@ check: deps ## build, and run every test that needs no network, Python or GPU
 	    $(MAKE) --no-print-directory WERROR=1 test-$$t || exit 1; done
 	@echo "check: all passed ($(notdir $(CC)), $(CONFIG))"
 
+.PHONY: check-rungs
+check-rungs: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed \
+    $(foreach r,$(filter model infer train job,$(TEST_ROOMS)),$(BUILD)/test_$(r)) ## the computing tests on every instruction set of this processor
+	$(Q)tools/check_rungs.sh $(BUILD)
+
 asan: ## make check under AddressSanitizer and UBSan
 	$(Q)$(MAKE) --no-print-directory CONFIG=asan check
 # The program, because Criterion's sandbox does not run under ThreadSanitizer.

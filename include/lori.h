@@ -48,6 +48,10 @@ LORI_API const char *lori_status_text(lori_status status);
 LORI_API const char *lori_nearest(const char *word,
                                   const char *const *candidates, int64_t n);
 
+/* Options named `isa` choose the instruction set of the CPU's kernels: NULL
+ * is the best one of this processor; "avx512bf16", "avx512", "avx2" or "base"
+ * for tests. Same build, `isa` and recipe: same bits. */
+
 /* How weights and activations are held while computing. */
 typedef enum lori_dtype {
     LORI_DTYPE_DEFAULT, /* bf16; import: bf16; merge: the base's own */
@@ -78,7 +82,8 @@ typedef struct lori_inspect_options {
 LORI_API lori_status lori_inspect(const lori_inspect_options *options,
                                   lori_report **out, lori_error *err);
 /* Version, processor, instruction sets, libraries, memory. */
-LORI_API lori_status lori_env(lori_report **out, lori_error *err);
+LORI_API lori_status lori_env(const char *isa, lori_report **out,
+                              lori_error *err);
 
 /* ---- models of the hub ---------------------------------------------- */
 
@@ -152,6 +157,7 @@ typedef struct lori_train_options {
     int64_t n_overrides;
     int dry_run; /* check everything and report the plan, train nothing */
     const char *hub_cache;
+    const char *isa;
 } lori_train_options;
 LORI_API lori_status lori_train(const lori_train_options *options,
                                 const lori_ui *ui, lori_report **out,
@@ -224,7 +230,8 @@ typedef struct lori_session_options {
     const char *model;   /* model folder */
     const char *adapter; /* folder of the adapter used where none is named */
     lori_dtype dtype;
-    int n_threads;                      /* 0: OpenMP's choice */
+    int n_threads; /* 0: OpenMP's choice */
+    const char *isa;
     const lori_named_adapter *adapters; /* further ones, chosen by name */
     int64_t n_adapters;
     int64_t max_batch;   /* replies that grow together; 0: 16 */

@@ -49,9 +49,9 @@ lori_status lori_inspect(const lori_inspect_options *options, lori_report **out,
     return job_inspect(options, out, err);
 }
 
-lori_status lori_env(lori_report **out, lori_error *err)
+lori_status lori_env(const char *isa, lori_report **out, lori_error *err)
 {
-    return job_env(out, err);
+    return job_env(isa, out, err);
 }
 
 lori_status lori_pull(const lori_pull_options *options, const lori_ui *ui,

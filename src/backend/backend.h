@@ -249,7 +249,7 @@ typedef struct backend_options {
     const char *name; /* "cpu" (default when NULL) or "ref" */
     base_dtype dtype; /* act: F32 or BF16 (cpu), F32 or F64 (ref) */
     int n_threads;    /* 0: what OpenMP gives (OMP_NUM_THREADS, affinity) */
-    const char *isa;  /* NULL: best; "avx512", "avx2", "base" for tests */
+    const char *isa;  /* NULL: best; "avx512bf16", "avx512", "avx2", "base" */
 } backend_options;
 lori_status backend_open(const backend_options *options, backend **out,
                          lori_error *err);

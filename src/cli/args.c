@@ -168,6 +168,12 @@ static int parse_option(const cli_syntax *s, int argc, char **argv, int *i,
                        o->kind == CLI_DTYPE ? "' (bf16 or f32)" : "'", NULL);
 }
 
+const char *cli_isa(void)
+{
+    const char *isa = getenv("LORI_ISA");
+    return isa && *isa ? isa : NULL;
+}
+
 int cli_parse(const cli_syntax *s, int argc, char **argv, bool *json)
 {
     size_t words = 0;

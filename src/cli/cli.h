@@ -89,6 +89,9 @@ typedef struct cli_adapters {
 int cli_adapters_open(cli_adapters *a, lori_session_options *options);
 void cli_adapters_free(cli_adapters *a);
 
+/* LORI_ISA: the instruction set to compute with, for tests. NULL: the best. */
+const char *cli_isa(void);
+
 /* Hugging Face's places, from the environment (hub.c). NULL: none. */
 const char *cli_hub_cache(void);
 const char *cli_hub_endpoint(void);

@@ -228,6 +228,7 @@ static int parse(chat *c, lori_session_options *open, cli_adapters *adapters,
                       all, MORE + CHAT_SETTINGS - 1, NULL, 0, 0, NULL},
         argc, argv, &c->json);
     open->n_threads = (int)threads;
+    open->isa = cli_isa();
     return code < 0 ? cli_adapters_open(adapters, open) : code;
 }
 

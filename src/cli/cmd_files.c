@@ -174,6 +174,6 @@ int cmd_env(int argc, char **argv)
         return code;
     lori_error err = {0};
     lori_report *report = NULL;
-    lori_status st = lori_env(&report, &err);
+    lori_status st = lori_env(cli_isa(), &report, &err);
     return cli_finish(st, report, &err, json);
 }

@@ -221,6 +221,7 @@ static void settle(generate *g)
     o->n_stop = g->stops.n;
     o->adapter = g->adapters.chosen;
     g->open.n_threads = (int)g->threads;
+    g->open.isa = cli_isa();
 }
 
 static int parse(generate *g, int argc, char **argv)

@@ -44,6 +44,7 @@ int cmd_train(int argc, char **argv)
         lori_error err = {0};
         lori_report *report = NULL;
         o.hub_cache = cli_hub_cache();
+        o.isa = cli_isa();
         lori_status st = lori_train(&o, cli_ui(), &report, &err);
         code = cli_finish(st, report, &err, json);
     }
@@ -105,6 +106,7 @@ int cmd_score(int argc, char **argv)
     o.ids = ids;
     o.exact_match = exact;
     open.n_threads = (int)threads;
+    open.isa = cli_isa();
     open.hub_cache = cli_hub_cache();
     if (code < 0)
         code = run_score(&open, &o, json);

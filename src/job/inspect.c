@@ -291,12 +291,12 @@ lori_status job_inspect(const lori_inspect_options *o, lori_report **out,
     return report_new(facts, &text, out, err);
 }
 
-lori_status job_env(lori_report **out, lori_error *err)
+lori_status job_env(const char *isa, lori_report **out, lori_error *err)
 {
     *out = NULL;
     base_str text = {0}, machine = {0};
     backend_machine(&machine);
-    backend_options open = {.name = "cpu", .dtype = BASE_BF16};
+    backend_options open = {.name = "cpu", .dtype = BASE_BF16, .isa = isa};
     backend *be = NULL;
     lori_status st = backend_open(&open, &be, err);
     if (st || machine.failed) {

@@ -10,7 +10,7 @@
 
 lori_status job_inspect(const lori_inspect_options *options, lori_report **out,
                         lori_error *err);
-lori_status job_env(lori_report **out, lori_error *err);
+lori_status job_env(const char *isa, lori_report **out, lori_error *err);
 lori_status job_pull(const lori_pull_options *options, const lori_ui *ui,
                      lori_report **out, lori_error *err);
 lori_status job_import(const lori_import_options *options, const lori_ui *ui,

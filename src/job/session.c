@@ -123,8 +123,10 @@ lori_status session_find_adapter(const lori_session *s, const char *name,
 static lori_status open_base(lori_session *s, const lori_session_options *o,
                              const lori_ui *ui, lori_error *err)
 {
-    backend_options open = {
-        .name = "cpu", .dtype = s->dtype, .n_threads = o->n_threads};
+    backend_options open = {.name = "cpu",
+                            .dtype = s->dtype,
+                            .n_threads = o->n_threads,
+                            .isa = o->isa};
     infer_limits limits = {.max_batch = o->max_batch,
                            .cache_bytes = o->cache_bytes};
     BASE_TRY(backend_open(&open, &s->be, err));

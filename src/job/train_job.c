@@ -30,10 +30,13 @@ static lori_status find_all(train_recipe *r, const char *cache, opened *o,
     return LORI_OK;
 }
 
-static lori_status open_all(const train_recipe *r, opened *o, lori_error *err)
+static lori_status open_all(const train_recipe *r, const char *isa, opened *o,
+                            lori_error *err)
 {
-    backend_options open = {
-        .name = "cpu", .dtype = r->dtype, .n_threads = (int)r->n_threads};
+    backend_options open = {.name = "cpu",
+                            .dtype = r->dtype,
+                            .n_threads = (int)r->n_threads,
+                            .isa = isa};
     BASE_TRY(backend_open(&open, &o->be, err));
     BASE_TRY(model_open(o->base, o->be, &o->model, err));
     /* A base without tokenizer files can still train on tokenized rows. */
@@ -145,7 +148,7 @@ lori_status job_train(const lori_train_options *o, const lori_ui *ui,
         train_recipe_load(o->recipe, o->overrides, o->n_overrides, &r, err));
     lori_status st = find_all(&r, o->hub_cache, &all, err);
     if (!st)
-        st = open_all(&r, &all, err);
+        st = open_all(&r, o->isa, &all, err);
     if (!st && o->dry_run)
         st = dry_run(&r, &all, ui, out, err);
     else if (!st) {

@@ -196,7 +196,21 @@ static bool rung_runs(int i)
     return runs[i];
 }
 
-/* The best rung, or the best one not above `isa`. */
+static lori_status refuse(const char *isa, lori_error *err)
+{
+    base_str runs = {0};
+    for (int i = 0; i < RUNGS; ++i)
+        if (rung_runs(i))
+            base_str_printf(&runs, "%s%s", runs.len ? ", " : "", rungs[i].isa);
+    lori_status st = base_fail(err, LORI_UNSUPPORTED,
+                               "this processor does not run instruction set "
+                               "'%s', only %s",
+                               isa, runs.s ? runs.s : "base");
+    base_str_free(&runs);
+    return st;
+}
+
+/* The best rung, or the one named. */
 static lori_status choose_rung(const char *isa, int *out, lori_error *err)
 {
     int i = 0;
@@ -205,12 +219,11 @@ static lori_status choose_rung(const char *isa, int *out, lori_error *err)
             ++i;
         if (i == RUNGS)
             return base_fail(err, LORI_INVALID,
-                             "instruction set '%s' is none of avx512bf16, "
-                             "avx512, avx2, base",
+                             "instruction set '%s' is not known; there are "
+                             "avx512bf16, avx512, avx2 and base",
                              isa);
         if (!rung_runs(i))
-            return base_fail(err, LORI_UNSUPPORTED,
-                             "this processor does not run '%s'", isa);
+            return refuse(isa, err);
     }
     while (!rung_runs(i))
         ++i;
