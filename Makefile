@@ -240,8 +240,8 @@ demo: deps ## the main job on a real model: train, mask, sparsify, merge, compar
 
 # ---- for developers: comparison with PyPI libraries ---------------------
 
-PROBE_LIBS = $(foreach r,$(CLOSURE_train),$(LIB_$(r)))
-$(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,$(CLOSURE_train),$(LIB_$(r)))
+PROBE_LIBS = $(foreach r,infer $(CLOSURE_train),$(LIB_$(r)))
+$(BUILD)/probe_%: tests/oracle/probe_%.c $(foreach r,infer $(CLOSURE_train),$(LIB_$(r)))
 	@echo "  LD    $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< -Wl,--start-group $(PROBE_LIBS) -Wl,--end-group \
 	    $(LDFLAGS_ALL) $(LIBS)

@@ -102,13 +102,15 @@ runs "temperature 0" "$lori" generate --model sampled --dtype f32 "say 3" --temp
 says "temperature 0" '"do_sample": false'
 
 # ---- rows of a file -------------------------------------------------------------
-i=0
-: >in.jsonl
-while [ $i -lt 600 ]; do
-    printf '{"id": %d, "prompt": "a common beginning, say %d", "max_new_tokens": %d, "temperature": 0.%d, "adapter": %s}\n' \
-        $i $i $((10 + i % 50)) $((i % 10)) "$([ $((i % 3)) = 0 ] && echo null || echo "\"$([ $((i % 3)) = 1 ] && echo x || echo y)\"")"
-    i=$((i + 1))
-done >in.jsonl
+# Two in five may make 220 tokens, but soon meet a stop string: several blocks.
+awk 'BEGIN {
+    for (i = 0; i < 600; i++) {
+        adapter = i % 3 == 0 ? "null" : i % 3 == 1 ? "\"x\"" : "\"y\""
+        more = i % 5 < 3 ? "" : ", \"stop\": [\"a\", \"e\", \"i\", \"o\", \"n\", \"r\", \"s\", \"t\"]"
+        printf "{\"id\": %d, \"prompt\": \"a common beginning, say %d\", \"max_new_tokens\": %d, \"temperature\": 0.%d, \"adapter\": %s%s}\n",
+            i, i, i % 5 < 3 ? 10 + i % 50 : 220, i % 10, adapter, more
+    }
+}' >in.jsonl
 printf '{"messages": [{"role": "user", "content": "hi"}], "n": 2, "logprobs": true, "top_logprobs": 2, "stop": ["z", "q"], "max_new_tokens": 5}\n' >>in.jsonl
 rows() { gen --adapter x=ad1 --adapter y=ad2 --input in.jsonl --output "$1" --ignore-eos --seed 5; }
 # begin FILE: the same in the background, as the process $!
