@@ -404,6 +404,7 @@ typedef struct lori_eval_options {
     lori_dtype dtype;
     int n_threads;
     const char *hub_cache;
+    const char *isa;
 } lori_eval_options;
 LORI_API lori_status lori_eval(const lori_eval_options *options,
                                const lori_ui *ui, lori_report **out,

@@ -80,6 +80,7 @@ int cmd_eval(int argc, char **argv)
         o.log_samples = samples;
         o.overwrite = overwrite;
         o.n_threads = (int)threads;
+        o.isa = cli_isa();
         if (!named)
             code = EXIT_FAILED;
         lori_status st = lori_eval(&o, cli_ui(), &report, &err);

@@ -155,7 +155,8 @@ static lori_status open_model(evaluation *e, lori_error *err)
 {
     backend_options open = {.name = "cpu",
                             .dtype = job_dtype(e->o->dtype, BASE_BF16),
-                            .n_threads = e->o->n_threads};
+                            .n_threads = e->o->n_threads,
+                            .isa = e->o->isa};
     BASE_TRY(backend_open(&open, &e->be, err));
     infer_limits limits = {.max_batch = e->o->batch_size};
     BASE_TRY(model_open(e->folder, e->be, &e->model, err));
