@@ -65,10 +65,6 @@ function cap(text) {
     return toupper(substr(text, 1, 1)) substr(text, 2)
 }
 
-function plural(noun, number) {
-    return number == 1 ? noun : noun "s"
-}
-
 function escaped(text) {
     gsub(/\n/, "\\n", text)
     return text

@@ -30,8 +30,8 @@ BEGIN {
     exit
 }
 
-function value_of(operand) {
-    return operand ~ /^[0-9]/ ? operand + 0 : input[operand]
+function value_of(name) {
+    return name ~ /^[0-9]/ ? name + 0 : input[name]
 }
 
 function apply(op, p, q) {
