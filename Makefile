@@ -261,6 +261,12 @@ bench: bench-ops ## speed: operations, then training beside transformers + peft
 	$(Q)tools/deps.sh oracle demo
 	$(Q)LORI_BUILD=$(BUILD) bench/peers/run_train.sh
 
+.PHONY: bench-infer
+bench-infer: ## prefill, decode and start-up beside llama.cpp (builds it: minutes, once)
+	$(Q)tools/deps.sh oracle demo llama
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)LORI_BUILD=$(BUILD) bench/peers/run_infer.sh
+
 .PHONY: bench-text
 bench-text: ## speed of the tokenizer beside `tokenizers`
 	$(Q)tools/deps.sh oracle demo

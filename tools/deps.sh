@@ -3,6 +3,7 @@
 # apt, as root or through sudo -n), or prints the one command that does.
 #   tools/deps.sh           what `make` and `make check` need
 #   tools/deps.sh oracle    and what the comparison with PyPI libraries needs
+#   tools/deps.sh llama     and what building llama-cpp-python, a peer, needs
 #   tools/deps.sh clang     and the second compiler with its OpenMP
 set -eu
 missing=
@@ -46,6 +47,9 @@ for set in "$@"; do
         command -v curl >/dev/null 2>&1 || python3 -m pip --version >/dev/null 2>&1 ||
             missing="$missing curl"
         want unzip unzip
+        ;;
+    llama)
+        want c++ g++
         ;;
     *)
         echo "deps.sh: unknown set '$set'" >&2
