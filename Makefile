@@ -299,12 +299,13 @@ bench-step: $(BUILD)/bench_step $(BUILD)/bench/smollm2/config.json $(BUILD)/benc
 
 FUZZ_SECONDS ?= 20
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_EVAL := expression extract metrics task_read tasks template
 FUZZ_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
               -fno-sanitize-recover=undefined -DJINJA_MAX_STEPS=200000
 .PHONY: fuzz
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h \
-    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch] src/hub/hub_[nl]*.c \
-    src/eval/expression.c)
+    $(wildcard src/base/*.[ch] src/format/*.[ch] src/text/*.[ch] src/hub/hub_[nl]*.c) \
+    $(FUZZ_EVAL:%=src/eval/%.c)
 	@mkdir -p $(@D)
 	@echo "  FUZZ  $@"
 	$(Q)clang -std=c17 -D_GNU_SOURCE $(ARCH) $(FUZZ_FLAGS) -DFUZZ_MAIN -Iinclude -Isrc -Itests \

@@ -160,7 +160,7 @@ typedef struct eval_subject {
     uint64_t adapter_key;         /* as in infer_request */
     const text_tokenizer *tok;
     const text_chat *chat; /* for tasks with apply_chat_template */
-    uint64_t hash; /* of the files it came from */
+    uint64_t hash;         /* of the files it came from */
 } eval_subject;
 
 typedef struct eval_options {

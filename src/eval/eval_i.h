@@ -19,6 +19,12 @@ int64_t metric_names(eval_kind kind, const char *names[EVAL_METRICS]);
 /* How many of a document's values `kind` fills, and the name of each. */
 int64_t metric_values(eval_kind kind, const char *names[EVAL_VALUES]);
 
+/* ---- task files (task_read.c) ----------------------------------------- */
+
+/* The YAML of a task; `file` is its name in messages. */
+lori_status task_parse(const char *text, size_t n, const char *file,
+                       eval_task **out, lori_error *err);
+
 /* ---- templates (template.c) ------------------------------------------ */
 
 /* NULL, or what is wrong with a template. "{{name}}" and "{{a.b}}" stand for
@@ -70,7 +76,8 @@ lori_status engine_score(const eval_subject *subject, const eval_task *task,
                          engine_span *spans, int64_t n, int64_t n_docs,
                          const eval_options *options, lori_error *err);
 
-/* ---- texts to tokens (encode_pair.c) --------------------------------------- */
+/* ---- texts to tokens (encode_pair.c) ---------------------------------------
+ */
 
 /* The prompt as the model gets it, and the flags to encode it with. */
 lori_status prompt_text(const eval_subject *subject, const eval_task *task,

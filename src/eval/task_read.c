@@ -293,9 +293,10 @@ static lori_status read_task(reading *r, lori_error *err)
     return LORI_OK;
 }
 
-static lori_status from_text(const char *text, size_t n, const char *file,
-                             eval_task **out, lori_error *err)
+lori_status task_parse(const char *text, size_t n, const char *file,
+                       eval_task **out, lori_error *err)
 {
+    *out = NULL;
     format_yaml_node *root = NULL;
     eval_task *task = base_alloc(1, sizeof *task);
     if (!task)
@@ -333,7 +334,7 @@ lori_status eval_task_load(const char *what, eval_task **out, lori_error *err)
         base_str_printf(&name, "preset %s", what);
         st = text.failed || name.failed
                  ? base_no_memory(err, text.len)
-                 : from_text(text.s, text.len, name.s, out, err);
+                 : task_parse(text.s, text.len, name.s, out, err);
     } else if (!base_is_file(what) && !strchr(what, '/') &&
                !strstr(what, ".y")) {
         const char *near = preset_nearest(what);
@@ -342,7 +343,7 @@ lori_status eval_task_load(const char *what, eval_task **out, lori_error *err)
                        near ? "; did you mean '" : "", near ? near : "",
                        near ? "'?" : " (lori eval --list shows them)");
     } else if (!(st = base_file_read(what, (size_t)1 << 22, &bytes, &n, err)))
-        st = from_text(bytes, n, what, out, err);
+        st = task_parse(bytes, n, what, out, err);
     if (!st && bytes) {
         const char *file = base_path_name(what);
         (*out)->folder = file == what

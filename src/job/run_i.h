@@ -66,6 +66,9 @@ typedef enum run_state {
 /* What a stage would be made from now: JSON, new reference. */
 lori_status run_facts(const run_plan *plan, const run_stage *stage,
                       json_t **facts, lori_error *err);
+/* Adds the task files and the hashes of the documents that they make of their
+ * data to `facts`. */
+lori_status run_add_tasks(const run_plan *plan, json_t *facts, lori_error *err);
 /* Compares with the stamp. `seconds`: how long it took, when it is done. */
 lori_status run_look(const run_plan *plan, const run_stage *stage,
                      const json_t *facts, run_state *state, double *seconds,

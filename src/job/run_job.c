@@ -321,6 +321,36 @@ static lori_status dry_run(running *r, lori_report **out, lori_error *err)
         err);
 }
 
+static bool is_output(const run_plan *plan, const char *path)
+{
+    for (int64_t i = 0; i < plan->n; i++)
+        if (!strcmp(plan->stages[i].output, path))
+            return true;
+    return false;
+}
+
+/* What hours of training would otherwise end with: files that are not there. */
+static lori_status check_inputs(const run_plan *plan, lori_error *err)
+{
+    for (int64_t i = 0; i < plan->n; i++) {
+        const run_stage *s = &plan->stages[i];
+        for (int64_t k = 0; k < s->inputs.n; k++) {
+            const char *path = s->inputs.word[k];
+            if (strcmp(path, plan->model) != 0 && !is_output(plan, path) &&
+                !base_is_file(path) && !base_is_dir(path))
+                return base_fail(err, LORI_NOT_FOUND,
+                                 "stage %s: '%s' is not there%s%s", s->name,
+                                 path, plan->data_dir ? " and not in " : "",
+                                 plan->data_dir ? plan->data_dir : "");
+        }
+    }
+    json_t *facts = json_object();
+    lori_status st =
+        facts ? run_add_tasks(plan, facts, err) : base_no_memory(err, 1);
+    json_decref(facts);
+    return st;
+}
+
 static lori_status run_all(running *r, lori_report **out, lori_error *err)
 {
     run_plan *plan = &r->plan;
@@ -330,6 +360,7 @@ static lori_status run_all(running *r, lori_report **out, lori_error *err)
         return base_no_memory(err, (size_t)plan->n * sizeof *r->seconds);
     BASE_TRY(hub_find(r->o->hub_cache, plan->model, HUB_WEIGHTS, &plan->folder,
                       err));
+    BASE_TRY(check_inputs(plan, err));
     plan->model_hash = BASE_FNV_START;
     BASE_TRY(base_hash_path(plan->folder, &plan->model_hash, err));
     if (r->o->dry_run)

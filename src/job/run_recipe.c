@@ -563,11 +563,31 @@ static void check_names(planning *p, const format_yaml_node *map)
     }
 }
 
+/* Every stage has a folder of its own. */
+static void check_stages(planning *p)
+{
+    const run_plan *plan = p->plan;
+    for (int64_t i = 0; i < plan->n; i++) {
+        const char *name = plan->stages[i].name;
+        bool taken = !strcmp(name, "eval") || !strcmp(name, "stamps") ||
+                     !strcmp(name, "base");
+        for (int64_t k = 0; k < i; k++)
+            taken |= !strcmp(name, plan->stages[k].name);
+        if (taken)
+            base_diag_add(&p->d,
+                          "%s: the name '%s' is taken; rename a task, "
+                          "method or merge",
+                          p->file, name);
+    }
+}
+
 static lori_status plan_stages(planning *p)
 {
     const recipe *r = &p->r;
     check_names(p, r->tasks);
     check_names(p, r->methods);
+    if (r->merges)
+        check_names(p, r->merges);
     for (size_t i = 0; i < r->tasks->n_children; i++) {
         const format_yaml_node *task = &r->tasks->children[i];
         BASE_TRY(plan_eval_tasks(p, task));
@@ -611,13 +631,19 @@ static lori_status read_recipe(planning *p, const format_yaml_node *root)
                          &p->d);
     if (!plan->model || !plan->output)
         return LORI_OK;
+    for (size_t n = strlen(plan->output); n > 1 && plan->output[n - 1] == '/';)
+        plan->output[--n] = '\0'; /* paths of stages are compared as text */
     bool maps = is_map(p, p->r.methods, "methods");
     maps &= is_map(p, p->r.tasks, "tasks");
     if (p->r.train)
         maps &= is_map(p, p->r.train, "training keys");
     if (p->r.merges)
         maps &= is_map(p, p->r.merges, "merges");
-    return maps ? plan_stages(p) : LORI_OK;
+    if (!maps)
+        return LORI_OK;
+    BASE_TRY(plan_stages(p));
+    check_stages(p);
+    return LORI_OK;
 }
 
 lori_status run_plan_load(const lori_run_options *o, run_plan *plan,

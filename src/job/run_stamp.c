@@ -39,9 +39,7 @@ static lori_status hash_inputs(const run_plan *plan, const run_stage *s,
     return LORI_OK;
 }
 
-/* Task files and the documents that they make of their data. */
-static lori_status add_tasks(const run_plan *plan, json_t *facts,
-                             lori_error *err)
+lori_status run_add_tasks(const run_plan *plan, json_t *facts, lori_error *err)
 {
     json_t *tasks = json_object();
     lori_status st = LORI_OK;
@@ -75,7 +73,7 @@ lori_status run_facts(const run_plan *plan, const run_stage *s, json_t **facts,
         json_array_append_new(settings, json_string(s->settings.word[i]));
     lori_status st = hash_inputs(plan, s, inputs, err);
     if (!st && s->kind == RUN_EVAL)
-        st = add_tasks(plan, *facts, err);
+        st = run_add_tasks(plan, *facts, err);
     if (st) {
         json_decref(*facts);
         *facts = NULL;

@@ -248,6 +248,10 @@ refuses "bad recipe" 2 "mask_of: method 'lori-x' is not in the recipe; did you m
 refuses "bad recipe" 2 "first: task 'wrds' is not in the recipe; did you mean 'words'?" \
     "$lori" run bad.yaml --output x
 refuses "bad recipe" 2 "unknown key 'max_step'; did you mean 'max_steps'?" "$lori" run bad.yaml --output x
+refuses "no data" 1 "stage sums-lora: 'sums.jsonl' is not there and not in elsewhere" \
+    "$lori" run recipe.yaml --output x --data-dir elsewhere
+sed 's/cat-s:/words-lora:/' recipe.yaml >bad.yaml
+refuses "a taken name" 2 "the name 'words-lora' is taken" "$lori" run bad.yaml --output x
 refuses "no output" 2 "recipe.yaml:1: output_dir is missing" "$lori" run recipe.yaml
 if [ -e x ]; then fail "a bad recipe wrote"; else pass; fi
 
