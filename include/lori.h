@@ -196,6 +196,7 @@ typedef struct lori_tokenize_options {
     int count;
     int details;
     int byte_offsets; /* offsets in bytes, not characters */
+    const char *hub_cache;
 } lori_tokenize_options;
 LORI_API lori_status lori_tokenize(const lori_tokenize_options *options,
                                    const lori_ui *ui, lori_report **out,
@@ -210,6 +211,7 @@ typedef struct lori_detokenize_options {
     const char *const *files;
     int64_t n_files;
     int skip_special_tokens;
+    const char *hub_cache;
 } lori_detokenize_options;
 LORI_API lori_status lori_detokenize(const lori_detokenize_options *options,
                                      lori_report **out, lori_error *err);

@@ -84,6 +84,7 @@ static int run_tokenize(lori_tokenize_options *o, sources *s, bool json)
     o->files = (const char *const *)s->files.items;
     o->n_files = s->files.n;
     o->details = json && !o->count;
+    o->hub_cache = cli_hub_cache();
     lori_status st = lori_tokenize(o, cli_ui(), &report, &err);
     return cli_finish(st, report, &err, json);
 }
@@ -154,6 +155,7 @@ static int run_detokenize(lori_detokenize_options *o, sources *s, bool json)
     o->n_texts = s->n_words > 0;
     o->files = (const char *const *)s->files.items;
     o->n_files = s->files.n;
+    o->hub_cache = cli_hub_cache();
     lori_status st = lori_detokenize(o, &report, &err);
     free(ids);
     return cli_finish(st, report, &err, json);

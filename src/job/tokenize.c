@@ -137,6 +137,16 @@ static lori_status tokenize_all(const text_tokenizer *tok,
     return LORI_OK;
 }
 
+static lori_status open_tokenizer(const char *hub_cache, const char *name,
+                                  text_tokenizer **out, lori_error *err)
+{
+    char *folder = NULL;
+    BASE_TRY(hub_find(hub_cache, name, HUB_FACTS, &folder, err));
+    lori_status st = text_tokenizer_open(folder, out, err);
+    free(folder);
+    return st;
+}
+
 lori_status job_tokenize(const lori_tokenize_options *o, const lori_ui *ui,
                          lori_report **out, lori_error *err)
 {
@@ -149,7 +159,7 @@ lori_status job_tokenize(const lori_tokenize_options *o, const lori_ui *ui,
     if (st == LORI_OK && o->n_texts + o->n_files == 0)
         st = base_fail(err, LORI_INVALID, "a text or a file is required");
     if (st == LORI_OK)
-        st = text_tokenizer_open(o->model, &tok, err);
+        st = open_tokenizer(o->hub_cache, o->model, &tok, err);
     if (st == LORI_OK)
         st = tokenize_all(tok, o, ui, rows, &text, &total, err);
     text_tokenizer_close(tok);
@@ -239,7 +249,7 @@ lori_status job_detokenize(const lori_detokenize_options *o, lori_report **out,
     if (st == LORI_OK && o->n_texts + o->n_files == 0)
         st = base_fail(err, LORI_INVALID, "ids or a file are required");
     if (st == LORI_OK)
-        st = text_tokenizer_open(o->model, &tok, err);
+        st = open_tokenizer(o->hub_cache, o->model, &tok, err);
     for (int64_t i = 0; st == LORI_OK && i < o->n_texts + o->n_files; i++) {
         input in;
         st = read_input(o->texts, NULL, o->n_texts, o->files, i, &in, err);

@@ -191,6 +191,7 @@ runs "generate @main" "$lori" generate --model good/tiny@main --prompt hi --max-
 runs "generate @pr" "$lori" generate --model good/tiny@refs/pr/1 --prompt hi --max-new-tokens 2
 runs "generate @commit" "$lori" generate --model good/tiny@$commit --prompt hi --max-new-tokens 2
 refuses "no revision" 1 "holds no revision 'v2'; \`lori pull good/tiny@v2\` downloads it" "$lori" generate --model good/tiny@v2 --prompt hi
+runs tokenize "$lori" tokenize --model good/tiny hi
 runs inspect "$lori" inspect --base good/tiny
 runs "merge into" "$lori" merge --into good/tiny --adapter a --output merged
 # An adapter in the cache, as huggingface_hub lays it out.
