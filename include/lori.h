@@ -429,6 +429,7 @@ typedef struct lori_run_options {
     int64_t n_overrides;
     int dry_run; /* report the plan and what is done of it */
     const char *hub_cache;
+    const char *isa;
 } lori_run_options;
 LORI_API lori_status lori_run(const lori_run_options *options,
                               const lori_ui *ui, lori_report **out,

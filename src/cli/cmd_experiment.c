@@ -11,7 +11,7 @@ static const char *run_about =
 
 int cmd_run(int argc, char **argv)
 {
-    lori_run_options o = {.hub_cache = cli_hub_cache()};
+    lori_run_options o = {.hub_cache = cli_hub_cache(), .isa = cli_isa()};
     bool json = false, dry_run = false;
     cli_list overrides = {0};
     const cli_option options[] = {

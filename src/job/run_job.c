@@ -90,7 +90,8 @@ static lori_status train_from(running *r, const run_stage *s, bool resume,
                                   : "overwrite_output_dir");
     lori_train_options o = {.overrides = (const char *const *)all.word,
                             .n_overrides = all.n,
-                            .hub_cache = r->o->hub_cache};
+                            .hub_cache = r->o->hub_cache,
+                            .isa = r->o->isa};
     if (!st)
         st = job_train(&o, ui, report, err);
     run_words_free(&all);
@@ -105,14 +106,17 @@ static lori_status do_train(running *r, const run_stage *s, const lori_ui *ui,
         return base_no_memory(err, 1);
     bool resume = r->state[r->at] == RUN_STOPPED && base_is_dir(checkpoint);
     free(checkpoint);
-    lori_status st = train_from(r, s, resume, ui, report, err);
-    if (resume && (st == LORI_MISMATCH || st == LORI_FORMAT)) {
+    if (!resume)
+        return train_from(r, s, false, ui, report, err);
+    lori_error why;
+    lori_status st = train_from(r, s, true, ui, report, &why);
+    if (st == LORI_MISMATCH || st == LORI_FORMAT) {
         base_log(ui, LORI_LOG_WARNING,
-                 "starts afresh, its checkpoint does not "
-                 "fit: %s",
-                 err->message);
-        st = train_from(r, s, false, ui, report, err);
+                 "starts afresh, its checkpoint does not fit: %s", why.message);
+        return train_from(r, s, false, ui, report, err);
     }
+    if (st && err)
+        *err = why;
     return st;
 }
 
@@ -166,7 +170,8 @@ static lori_status do_eval(const running *r, const run_stage *s,
                            .overwrite = 1,
                            .batch_size = plan->eval_batch_size,
                            .dtype = (lori_dtype)plan->eval_dtype,
-                           .hub_cache = r->o->hub_cache};
+                           .hub_cache = r->o->hub_cache,
+                           .isa = r->o->isa};
     lori_status st = job_eval(&o, ui, report, err);
     free(rows);
     return st;
