@@ -6,7 +6,8 @@
 #include <stdlib.h>
 
 /* Settings that change replies in transformers and are not honoured here, with
- * the value that switches each off (NAN: only null does). */
+ * the value that switches each off. */
+#define NONE ((double)NAN) /* only null does */
 static const struct {
     const char *key;
     double off;
@@ -19,17 +20,17 @@ static const struct {
     {"typical_p", 1},
     {"epsilon_cutoff", 0},
     {"eta_cutoff", 0},
-    {"top_h", NAN},
+    {"top_h", NONE},
     {"penalty_alpha", 0},
     {"guidance_scale", 1},
-    {"suppress_tokens", NAN},
-    {"begin_suppress_tokens", NAN},
-    {"forced_bos_token_id", NAN},
-    {"forced_eos_token_id", NAN},
-    {"bad_words_ids", NAN},
-    {"sequence_bias", NAN},
-    {"exponential_decay_length_penalty", NAN},
-    {"stop_strings", NAN},
+    {"suppress_tokens", NONE},
+    {"begin_suppress_tokens", NONE},
+    {"forced_bos_token_id", NONE},
+    {"forced_eos_token_id", NONE},
+    {"bad_words_ids", NONE},
+    {"sequence_bias", NONE},
+    {"exponential_decay_length_penalty", NONE},
+    {"stop_strings", NONE},
 };
 
 static void warn_ignored(const json_t *object, const char *file,

@@ -70,7 +70,7 @@ static lori_status parse_replace(const json_t *json, const char *file,
 static lori_status parse_metaspace(const json_t *json, const char *file,
                                    text_decode_step *step, lori_error *err)
 {
-    int scheme = 0;
+    enum text_scheme scheme = TEXT_PREPEND_ALWAYS;
     BASE_TRY(read_mark(json, file, "replacement", step, err));
     BASE_TRY(text_scheme_parse(json, file, "decoder", &scheme, err));
     step->keep_first = scheme == TEXT_PREPEND_NEVER;
@@ -79,7 +79,7 @@ static lori_status parse_metaspace(const json_t *json, const char *file,
 
 static const struct {
     const char *type;
-    int kind;
+    enum text_decode_kind kind;
     parse_step *parse;
 } kinds[] = {
     {"ByteFallback", TEXT_DECODE_FALLBACK, parse_nothing},
@@ -136,7 +136,7 @@ static lori_status check_order(text_decoder *d, const char *file,
     bool fallback = false;
     d->fused = d->n;
     for (size_t i = 0; i < d->n; i++) {
-        int kind = d->step[i].kind;
+        enum text_decode_kind kind = d->step[i].kind;
         bool fuses = kind == TEXT_DECODE_FUSE || kind == TEXT_DECODE_BYTES;
         if (fuses && d->fused == d->n)
             d->fused = i;

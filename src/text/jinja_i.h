@@ -124,7 +124,7 @@ typedef struct jinja_dict { /* in order of insertion */
 } jinja_dict;
 typedef struct jinja_view {
     const jinja_dict *dict;
-    enum { JINJA_KEYS, JINJA_VALUES, JINJA_ITEMS } what;
+    enum jinja_what { JINJA_KEYS, JINJA_VALUES, JINJA_ITEMS } what;
 } jinja_view;
 typedef struct jinja_range {
     int64_t start, stop, step;

@@ -96,8 +96,8 @@ void jinja_arena_free(jinja_arena *arena)
 /* ---- failure
  * ------------------------------------------------------------------- */
 
-static void set_fault(jinja_fault *fault, lori_status status, const char *fmt,
-                      va_list ap)
+static BASE_PRINTF(3, 0) void set_fault(jinja_fault *fault, lori_status status,
+                                        const char *fmt, va_list ap)
 {
     char message[1024];
     if (fault->status != LORI_OK)

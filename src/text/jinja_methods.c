@@ -547,7 +547,7 @@ METHOD(dict_get)
     return arg[1].kind == JINJA_MISSING ? jinja_none() : arg[1];
 }
 
-static jinja_value view(jinja_run *run, jinja_value self, int what)
+static jinja_value view(jinja_run *run, jinja_value self, enum jinja_what what)
 {
     jinja_view *v = jinja_take(&run->arena, 1, sizeof *v);
     if (!v)

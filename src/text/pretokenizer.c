@@ -195,12 +195,13 @@ static lori_status parse_length(const json_t *json, const char *file,
 }
 
 lori_status text_scheme_parse(const json_t *json, const char *file,
-                              const char *what, int *scheme, lori_error *err)
+                              const char *what, enum text_scheme *scheme,
+                              lori_error *err)
 {
     static const char *const schemes[] = {"always", "first", "never"};
     const char *name = schemes[TEXT_PREPEND_ALWAYS];
     bool prefix = true;
-    int k = 0;
+    unsigned k = 0;
     BASE_TRY(format_get_str(json, file, "prepend_scheme", false, &name, err));
     BASE_TRY(
         format_get_bool(json, file, "add_prefix_space", false, &prefix, err));
@@ -224,7 +225,7 @@ static lori_status parse_metaspace(const json_t *json, const char *file,
 {
     text_step step = {.kind = TEXT_METASPACE};
     bool split = true;
-    int scheme = 0;
+    enum text_scheme scheme = TEXT_PREPEND_ALWAYS;
     BASE_TRY(text_char_parse(json, file, "replacement", &step.delimiter, err));
     BASE_TRY(text_scheme_parse(json, file, "pre-tokenizer", &scheme, err));
     BASE_TRY(format_get_bool(json, file, "split", false, &split, err));

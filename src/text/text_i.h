@@ -230,7 +230,11 @@ typedef struct text_step {
     bool (*is)(uint32_t c, uint32_t delimiter);
     uint32_t delimiter; /* also Metaspace's replacement */
     uint32_t length;
-    enum { TEXT_PREPEND_ALWAYS, TEXT_PREPEND_FIRST, TEXT_PREPEND_NEVER } scheme;
+    enum text_scheme {
+        TEXT_PREPEND_ALWAYS,
+        TEXT_PREPEND_FIRST,
+        TEXT_PREPEND_NEVER
+    } scheme;
 } text_step;
 typedef struct text_pretokenizer {
     text_step *step;
@@ -251,7 +255,8 @@ lori_status text_pretokenize(const text_pretokenizer *pretokenizer,
                              lori_error *err);
 /* "always", "first", "never", else refused by name. */
 lori_status text_scheme_parse(const json_t *json, const char *file,
-                              const char *what, int *scheme, lori_error *err);
+                              const char *what, enum text_scheme *scheme,
+                              lori_error *err);
 /* The one character of a string member. */
 lori_status text_char_parse(const json_t *json, const char *file,
                             const char *key, uint32_t *c, lori_error *err);
@@ -375,7 +380,7 @@ void text_post_free(text_post *post);
 /* ---- decoder --------------------------------------------------------- */
 
 typedef struct text_decode_step {
-    enum {
+    enum text_decode_kind {
         TEXT_DECODE_FALLBACK, /* runs of <0xHH> */
         TEXT_DECODE_BYTES,    /* byte alphabet; what follows is one text */
         TEXT_DECODE_FUSE,

@@ -259,13 +259,14 @@ static int ask(void *context)
     return ++s->questions >= s->stop_at;
 }
 
-static const char *const kinds[] = {
-    CHOICE,
-    "task: say\noutput_type: generate_until\ntest_file: rows.jsonl\n"
-    "doc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\nmax_new_tokens: 6\n"
-    "temperature: 0.9\nseed: 5\n",
-    "task: ppl\noutput_type: loglikelihood_rolling\ntest_file: rows.jsonl\n"
-    "doc_to_target: '{{q}}'\n"};
+#define SAY                                                                    \
+    "task: say\noutput_type: generate_until\ntest_file: rows.jsonl\n"          \
+    "doc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\nmax_new_tokens: 6\n"        \
+    "temperature: 0.9\nseed: 5\n"
+#define PPL                                                                    \
+    "task: ppl\noutput_type: loglikelihood_rolling\ntest_file: rows.jsonl\n"   \
+    "doc_to_target: '{{q}}'\n"
+static const char *const kinds[] = {CHOICE, SAY, PPL};
 static const char *const logs[] = {"pick", "say", "ppl"};
 
 Test(eval_run, stopped_and_resumed_equals_whole)
