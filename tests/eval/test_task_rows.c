@@ -100,7 +100,7 @@ static void check_nlu(const json_t *row)
     /* Four different words stand behind the labels. */
     char word[4][32];
     for (int i = 0; i < 4; i++) {
-        char label[16];
+        char label[24];
         snprintf(label, sizeof label, "\nanswer%d: ", i + 1);
         const char *at = strstr(prompt, label);
         cr_assert(at && sscanf(at + strlen(label), "%31s", word[i]) == 1);
