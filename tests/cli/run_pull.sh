@@ -54,7 +54,8 @@ waits() { # COMMAND...: until it succeeds, 60 s at most
 }
 # A folder without what a pull must not leave: no partial blob, no reference.
 no_model() { ! [ -e "hf/hub/models--$1--tiny/refs/main" ]; }
-partial() { find "hf/hub/models--$1--tiny/blobs" -name '*.incomplete' -size +0 2>/dev/null | grep -q .; }
+# Of the weights: smaller files come and go before them.
+partial() { [ -s "hf/hub/models--$1--tiny/blobs/$sha.incomplete" ]; }
 
 # ---- the repository and its server --------------------------------------
 "$tiny" tiny.gguf 1 && "$lori" import tiny.gguf repo --dtype f32 >out 2>err || {
