@@ -91,7 +91,7 @@ Test(allocations, decode_takes_no_memory)
     lori_error err = {0};
     counting = true; /* the counter counts */
     cr_assert_eq(infer_engine_new(t.m, NULL, &e, &err), LORI_OK);
-    cr_assert_gt(taken, 5);
+    cr_assert_gt(taken, OWN_MALLOC ? 5 : 0);
     counting = false;
     for (int i = 0; i < N; i++) {
         infer_request q = {.tag = i,
