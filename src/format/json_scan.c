@@ -43,8 +43,14 @@ void format_scan_free(format_scan *scan)
 
 int format_scan_peek(format_scan *scan)
 {
+    static const char indent[] = "        ";
     while (scan->at < scan->n) {
         char c = scan->s[scan->at];
+        if (c == ' ' && scan->n - scan->at >= 8 &&
+            memcmp(scan->s + scan->at, indent, 8) == 0) {
+            scan->at += 8;
+            continue;
+        }
         if (c != ' ' && c != '\n' && c != '\r' && c != '\t')
             return (unsigned char)c;
         scan->at++;

@@ -10,10 +10,20 @@
 
 /* ---- merge table ----------------------------------------------------- */
 
-size_t text_merge_slot(const text_bpe *bpe, uint64_t pair)
+static size_t first_slot(const text_bpe *bpe, uint64_t pair)
 {
     uint64_t h = pair * 0x9E3779B97F4A7C15ULL;
-    size_t at = (size_t)(h >> 32 ^ h >> 15) & bpe->merge_mask;
+    return (size_t)(h >> 32 ^ h >> 15) & bpe->merge_mask;
+}
+
+void text_merge_expect(const text_bpe *bpe, uint64_t pair)
+{
+    __builtin_prefetch(&bpe->merge[first_slot(bpe, pair)], 1);
+}
+
+size_t text_merge_slot(const text_bpe *bpe, uint64_t pair)
+{
+    size_t at = first_slot(bpe, pair);
     while (bpe->merge[at].pair != pair && bpe->merge[at].pair != UINT64_MAX)
         at = (at + 1) & bpe->merge_mask;
     return at;

@@ -9,40 +9,26 @@
 lori_status text_vocab_scan(text_vocab *vocab, format_scan *scan,
                             lori_error *err)
 {
-    bool more;
-    base_str token = {0};
-    lori_status st = format_scan_open(scan, '{', err);
-    while (st == LORI_OK) {
+    BASE_TRY(format_scan_open(scan, '{', err));
+    for (;;) {
         const char *s;
         size_t n;
         int64_t id;
-        bool good;
-        st = format_scan_more(scan, '}', &more, err);
-        if (st != LORI_OK || !more)
-            break;
-        st = format_scan_key(scan, &s, &n, err);
-        if (st != LORI_OK)
-            break;
-        base_str_clear(&token);
-        base_str_add(&token, s, n);
-        if (token.failed)
-            st = base_no_memory(err, n);
-        if (st == LORI_OK)
-            st = format_scan_int(scan, 0, TEXT_MAX_ID, &id, &good, err);
-        size_t before = vocab->n;
-        if (st == LORI_OK && !good)
-            st = base_fail(err, LORI_FORMAT,
-                           "%s: model.vocab['%s'] is not an id from 0 to %d",
-                           scan->name, token.s, TEXT_MAX_ID);
-        if (st == LORI_OK)
-            st = text_vocab_add(vocab, token.s, n, (int32_t)id, err);
-        if (st == LORI_OK && vocab->n == before)
-            st = base_fail(err, LORI_FORMAT,
-                           "%s: model.vocab has the token '%s' twice",
-                           scan->name, token.s);
+        bool more, good;
+        BASE_TRY(format_scan_more(scan, '}', &more, err));
+        if (!more)
+            return LORI_OK;
+        BASE_TRY(format_scan_key(scan, &s, &n, err));
+        /* The next call ends the key's life. */
+        BASE_TRY(text_vocab_append(vocab, s, n, 0, err));
+        text_entry *e = &vocab->entry[vocab->n - 1];
+        BASE_TRY(format_scan_int(scan, 0, TEXT_MAX_ID, &id, &good, err));
+        if (!good)
+            return base_fail(err, LORI_FORMAT,
+                             "%s: model.vocab['%s'] is not an id from 0 to %d",
+                             scan->name, vocab->arena.s + e->text, TEXT_MAX_ID);
+        e->id = (int32_t)id;
     }
-    base_str_free(&token);
-    return st;
 }
 
 /* ---- merges ------------------------------------------------------------ */
@@ -51,6 +37,7 @@ lori_status text_vocab_scan(text_vocab *vocab, format_scan *scan,
 typedef struct merge_text {
     size_t index; /* in the list, for errors */
     size_t at, left, right;
+    uint32_t left_hash, right_hash;
 } merge_text;
 
 /* Merges are looked up in blocks: the memory that one needs is on its way
@@ -117,12 +104,14 @@ static lori_status read_line(merge_list *m, bool *skip, lori_error *err)
 }
 
 static lori_status token_of(const merge_list *m, const merge_text *t,
-                            const char *s, size_t n, int32_t *id,
+                            uint32_t hash, const char *s, size_t n, int32_t *id,
                             lori_error *err)
 {
-    *id = n ? text_vocab_id(m->vocab, s, n) : -1;
-    if (*id >= 0)
+    int32_t e = n ? text_vocab_find_hashed(m->vocab, hash, s, n) : -1;
+    if (e >= 0) {
+        *id = m->vocab->entry[e].id;
         return LORI_OK;
+    }
     return base_fail(err, LORI_FORMAT,
                      "%s: model.merges[%zu] needs the token '%.*s', which is "
                      "not in model.vocab",
@@ -149,8 +138,8 @@ static lori_status add_merge(merge_list *m, const merge_text *t,
     const char *s = m->sides.s + t->at;
     size_t left = t->left, right = t->right, whole = left + right;
     int32_t a, b, id;
-    BASE_TRY(token_of(m, t, s, left, &a, err));
-    BASE_TRY(token_of(m, t, s + left, right, &b, err));
+    BASE_TRY(token_of(m, t, t->left_hash, s, left, &a, err));
+    BASE_TRY(token_of(m, t, t->right_hash, s + left, right, &b, err));
     if (m->prefix) {
         size_t cut = right < m->prefix ? right : m->prefix;
         base_str_clear(&m->joined);
@@ -163,7 +152,7 @@ static lori_status add_merge(merge_list *m, const merge_text *t,
     }
     id = guess_token(m, s, whole);
     if (id < 0)
-        BASE_TRY(token_of(m, t, s, whole, &id, err));
+        BASE_TRY(token_of(m, t, text_vocab_hash(s, whole), s, whole, &id, err));
     if (m->n == m->cap) {
         size_t cap = m->cap ? 2 * m->cap : 1024;
         text_merge *list = base_resize(m->list, cap, sizeof *list);
@@ -179,9 +168,8 @@ static lori_status add_merge(merge_list *m, const merge_text *t,
 
 static void expect_merge(const merge_list *m, const merge_text *t, bool later)
 {
-    const char *s = m->sides.s + t->at;
-    text_vocab_expect(m->vocab, s, t->left, later);
-    text_vocab_expect(m->vocab, s + t->left, t->right, later);
+    text_vocab_expect(m->vocab, t->left_hash, later);
+    text_vocab_expect(m->vocab, t->right_hash, later);
 }
 
 static lori_status add_block(merge_list *m, lori_error *err)
@@ -203,7 +191,14 @@ static lori_status put_in_block(merge_list *m, size_t at, lori_error *err)
     if (m->sides.failed)
         return base_no_memory(err, m->sides.len);
     merge_text *t = &m->block[m->n_block++];
-    *t = (merge_text){m->index, at, m->left, m->sides.len - at - m->left};
+    const char *s = m->sides.s + at;
+    size_t right = m->sides.len - at - m->left;
+    *t = (merge_text){m->index,
+                      at,
+                      m->left,
+                      right,
+                      text_vocab_hash(s, m->left),
+                      text_vocab_hash(s + m->left, right)};
     expect_merge(m, t, false);
     return m->n_block == BLOCK ? add_block(m, err) : LORI_OK;
 }
@@ -238,6 +233,7 @@ static lori_status read_merges(merge_list *m, lori_error *err)
 static lori_status fill_table(text_bpe *bpe, const merge_list *m,
                               lori_error *err)
 {
+    enum { AHEAD = 16 }; /* merges whose slots are on their way */
     size_t slots = 16;
     while (slots < 2 * m->n)
         slots *= 2;
@@ -247,24 +243,11 @@ static lori_status fill_table(text_bpe *bpe, const merge_list *m,
     bpe->merge_mask = slots - 1;
     for (size_t i = 0; i < slots; i++)
         bpe->merge[i].pair = UINT64_MAX;
-    for (size_t i = 0; i < m->n; i++)
+    for (size_t i = 0; i < m->n; i++) {
+        text_merge_expect(bpe, m->list[i + AHEAD < m->n ? i + AHEAD : i].pair);
         bpe->merge[text_merge_slot(bpe, m->list[i].pair)] = m->list[i];
+    }
     return LORI_OK;
-}
-
-static lori_status load_merges(text_bpe *bpe, format_scan *scan,
-                               lori_error *err)
-{
-    merge_list m = {.scan = scan,
-                    .vocab = bpe->vocab,
-                    .prefix = bpe->prefix ? strlen(bpe->prefix) : 0};
-    lori_status st = read_merges(&m, err);
-    if (st == LORI_OK)
-        st = fill_table(bpe, &m, err);
-    base_str_free(&m.sides);
-    base_str_free(&m.joined);
-    free(m.list);
-    return st;
 }
 
 /* ---- options ----------------------------------------------------------- */
@@ -281,6 +264,25 @@ static lori_status copy_option(const json_t *model, const char *file,
     return *out ? LORI_OK : base_no_memory(err, strlen(s));
 }
 
+lori_status text_bpe_load_merges(text_bpe *bpe, const json_t *model,
+                                 const text_vocab *vocab, format_scan *scan,
+                                 lori_error *err)
+{
+    bpe->vocab = vocab;
+    BASE_TRY(
+        copy_option(model, scan->name, TEXT_BPE_PREFIX, &bpe->prefix, err));
+    merge_list m = {.scan = scan,
+                    .vocab = vocab,
+                    .prefix = bpe->prefix ? strlen(bpe->prefix) : 0};
+    lori_status st = read_merges(&m, err);
+    if (st == LORI_OK)
+        st = fill_table(bpe, &m, err);
+    base_str_free(&m.sides);
+    base_str_free(&m.joined);
+    free(m.list);
+    return st;
+}
+
 static lori_status load_options(text_bpe *bpe, const json_t *model,
                                 const char *file, lori_error *err)
 {
@@ -292,8 +294,6 @@ static lori_status load_options(text_bpe *bpe, const json_t *model,
                          "null",
                          file, dropout);
     BASE_TRY(copy_option(model, file, "unk_token", &bpe->unk, err));
-    BASE_TRY(copy_option(model, file, "continuing_subword_prefix", &bpe->prefix,
-                         err));
     BASE_TRY(copy_option(model, file, "end_of_word_suffix", &bpe->suffix, err));
     BASE_TRY(
         format_get_bool(model, file, "fuse_unk", false, &bpe->fuse_unk, err));
@@ -336,20 +336,16 @@ static void find_cuts(text_bpe *bpe)
     }
 }
 
-lori_status text_bpe_load(const json_t *model, format_scan *merges,
-                          text_pretokenizer *pretokenizer,
-                          const text_vocab *vocab, text_bpe *out,
-                          lori_error *err)
+lori_status text_bpe_load(text_bpe *bpe, const json_t *model, const char *file,
+                          text_pretokenizer *pretokenizer, lori_error *err)
 {
-    *out = (text_bpe){.vocab = vocab};
-    BASE_TRY(load_options(out, model, merges->name, err));
-    out->bytes =
-        !out->prefix && !out->suffix && text_pretokenizer_raw(pretokenizer);
-    BASE_TRY(load_merges(out, merges, err));
-    fill_byte_ids(out);
-    find_cuts(out);
-    out->whole = base_alloc(vocab->n, sizeof *out->whole);
-    return out->whole ? LORI_OK : base_no_memory(err, vocab->n);
+    BASE_TRY(load_options(bpe, model, file, err));
+    bpe->bytes =
+        !bpe->prefix && !bpe->suffix && text_pretokenizer_raw(pretokenizer);
+    fill_byte_ids(bpe);
+    find_cuts(bpe);
+    bpe->whole = base_alloc(bpe->vocab->n, sizeof *bpe->whole);
+    return bpe->whole ? LORI_OK : base_no_memory(err, bpe->vocab->n);
 }
 
 void text_bpe_free(text_bpe *bpe)

@@ -47,19 +47,24 @@ typedef struct text_vocab {
     int32_t n_ids;  /* 1 + largest id */
 } text_vocab;
 
-/* Later duplicates of a text replace the id, as in a JSON object. */
+/* A new text, not searchable before text_vocab_finish. */
+lori_status text_vocab_append(text_vocab *vocab, const char *s, size_t n,
+                              int32_t id, lori_error *err);
+/* Searchable at once; a text that is there gets the new id. */
 lori_status text_vocab_add(text_vocab *vocab, const char *s, size_t n,
                            int32_t id, lori_error *err);
-/* After the last add: ids and raw bytes become searchable. Refuses an id of
- * two tokens; `file` labels the error. */
+/* After the last append: texts, ids and raw bytes become searchable. Refuses a
+ * text that is there twice and an id of two tokens; `file` labels the error. */
 lori_status text_vocab_finish(text_vocab *vocab, const char *file,
                               lori_error *err);
 void text_vocab_free(text_vocab *vocab);
 /* Brings to the processor what text_vocab_find will want, in two calls: the
  * slot, and some time later the text. */
-void text_vocab_expect(const text_vocab *vocab, const char *s, size_t n,
-                       bool later);
+void text_vocab_expect(const text_vocab *vocab, uint32_t hash, bool later);
+uint32_t text_vocab_hash(const char *s, size_t n);
 /* Entry index or -1. */
+int32_t text_vocab_find_hashed(const text_vocab *vocab, uint32_t hash,
+                               const char *s, size_t n);
 int32_t text_vocab_find(const text_vocab *vocab, const char *s, size_t n);
 int32_t text_vocab_find_raw(const text_vocab *vocab, const char *s, size_t n);
 static inline int32_t text_vocab_id(const text_vocab *vocab, const char *s,
@@ -293,13 +298,19 @@ typedef struct text_bpe {
 /* model.vocab, at the scan's place. */
 lori_status text_vocab_scan(text_vocab *vocab, format_scan *scan,
                             lori_error *err);
-/* `model`: the members of "model" but the vocabulary and the merges; `merges`:
- * a scan at the list of merges. */
-lori_status text_bpe_load(const json_t *model, format_scan *merges,
-                          text_pretokenizer *pretokenizer,
-                          const text_vocab *vocab, text_bpe *out,
-                          lori_error *err);
+/* `model`: the members of "model" but the vocabulary and the merges.
+ * First model.merges, at the scan's place: needs a finished vocabulary and, if
+ * the model has it, this member. */
+#define TEXT_BPE_PREFIX "continuing_subword_prefix"
+lori_status text_bpe_load_merges(text_bpe *bpe, const json_t *model,
+                                 const text_vocab *vocab, format_scan *scan,
+                                 lori_error *err);
+/* The rest, after the merges. */
+lori_status text_bpe_load(text_bpe *bpe, const json_t *model, const char *file,
+                          text_pretokenizer *pretokenizer, lori_error *err);
 void text_bpe_free(text_bpe *bpe);
+/* Brings to the processor what text_merge_slot will look at. */
+void text_merge_expect(const text_bpe *bpe, uint64_t pair);
 size_t text_merge_slot(const text_bpe *bpe, uint64_t pair);
 static inline uint64_t text_merge_pair(int32_t a, int32_t b)
 {

@@ -61,12 +61,12 @@ static lori_status add_tokens(text_tokenizer *tok, const json_t *root,
 /* ---- the file ---------------------------------------------------------- */
 
 /* The small members as trees; the two large ones of "model" are read from the
- * text, and only its vocabulary was read so far. */
+ * text: its merges where they are if what they need came before, else last. */
 typedef struct json_parts {
     json_t *root, *model;
     bool has_vocab;
     const char *merges; /* text of model.merges, or NULL */
-    size_t merges_at;
+    bool merges_read;
 } json_parts;
 
 /* A member of an object, parsed. */
@@ -99,6 +99,19 @@ static bool is_key(const char *key, size_t n, const char *name)
     return n == strlen(name) && memcmp(key, name, n) == 0;
 }
 
+static lori_status scan_merges(text_tokenizer *tok, format_scan *scan,
+                               json_parts *parts, lori_error *err)
+{
+    size_t length;
+    parts->merges_read = parts->has_vocab &&
+                         json_object_get(parts->model, TEXT_BPE_PREFIX) != NULL;
+    if (!parts->merges_read)
+        return format_scan_skip(scan, &parts->merges, &length, err);
+    parts->merges = scan->s + scan->at;
+    return text_bpe_load_merges(&tok->bpe, parts->model, &tok->vocab, scan,
+                                err);
+}
+
 static lori_status scan_model(text_tokenizer *tok, format_scan *scan,
                               json_parts *parts, lori_error *err)
 {
@@ -123,10 +136,11 @@ static lori_status scan_model(text_tokenizer *tok, format_scan *scan,
         if (vocab && format_scan_peek(scan) == '{') {
             parts->has_vocab = true;
             BASE_TRY(text_vocab_scan(&tok->vocab, scan, err));
-        } else if (vocab || merges) {
+            BASE_TRY(text_vocab_finish(&tok->vocab, tok->file, err));
+        } else if (merges) {
+            BASE_TRY(scan_merges(tok, scan, parts, err));
+        } else if (vocab) {
             BASE_TRY(format_scan_skip(scan, &s, &length, err));
-            if (merges)
-                parts->merges = s;
         } else {
             BASE_TRY(add_member(scan, parts->model, key, n, err));
         }
@@ -180,10 +194,12 @@ static lori_status load_model(text_tokenizer *tok, format_scan *scan,
     if (!parts->merges)
         return base_fail(err, LORI_FORMAT, "%s: model.merges is not a list",
                          tok->file);
-    BASE_TRY(text_vocab_finish(&tok->vocab, tok->file, err));
     scan->at = (size_t)(parts->merges - scan->s);
-    return text_bpe_load(parts->model, scan, &tok->pretokenizer, &tok->vocab,
-                         &tok->bpe, err);
+    if (!parts->merges_read)
+        BASE_TRY(text_bpe_load_merges(&tok->bpe, parts->model, &tok->vocab,
+                                      scan, err));
+    return text_bpe_load(&tok->bpe, parts->model, tok->file, &tok->pretokenizer,
+                         err);
 }
 
 static lori_status load_parts(text_tokenizer *tok, format_scan *scan,
@@ -217,12 +233,11 @@ lori_status text_json_load(text_tokenizer *tok, lori_error *err)
     format_scan scan = {0};
     json_parts parts = {0};
     BASE_TRY(base_map_open(tok->file, &map, err));
-    lori_status st =
-        map.bytes > MAX_FILE
-            ? base_fail(err, LORI_UNSUPPORTED, "%s: over %zu bytes", tok->file,
-                        MAX_FILE)
-            : format_scan_start(&scan, (const char *)map.data, map.bytes,
-                                tok->file, err);
+    lori_status st = map.bytes > MAX_FILE
+                         ? base_fail(err, LORI_UNSUPPORTED,
+                                     "%s: over %zu bytes", tok->file, MAX_FILE)
+                         : format_scan_start(&scan, (const char *)map.data,
+                                             map.bytes, tok->file, err);
     parts.root = json_object();
     if (st == LORI_OK && !parts.root)
         st = base_no_memory(err, 64);

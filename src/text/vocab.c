@@ -6,7 +6,7 @@
 
 /* Eight bytes a step: a token has a few, and all of them are hashed when a
  * vocabulary is read and when a text is encoded. */
-static uint32_t hash_bytes(const char *s, size_t n)
+uint32_t text_vocab_hash(const char *s, size_t n)
 {
     uint64_t h = n * 0x9E3779B97F4A7C15ULL, word;
     for (; n >= sizeof word; s += sizeof word, n -= sizeof word) {
@@ -25,11 +25,6 @@ static const char *entry_text(const text_vocab *v, const text_entry *e)
     return v->arena.s + e->text;
 }
 
-static const char *entry_raw(const text_vocab *v, const text_entry *e)
-{
-    return v->arena.s + e->raw;
-}
-
 /* The slot of `table` that holds s, or the empty one where it belongs. */
 static size_t find_slot(const text_vocab *v, const text_slot *table,
                         uint32_t hash, const char *s, size_t n)
@@ -42,10 +37,9 @@ static size_t find_slot(const text_vocab *v, const text_slot *table,
     return at;
 }
 
-void text_vocab_expect(const text_vocab *vocab, const char *s, size_t n,
-                       bool later)
+void text_vocab_expect(const text_vocab *vocab, uint32_t hash, bool later)
 {
-    const text_slot *slot = &vocab->slot[hash_bytes(s, n) & vocab->mask];
+    const text_slot *slot = &vocab->slot[hash & vocab->mask];
     if (!later) {
         __builtin_prefetch(slot);
     } else if (slot->entry) {
@@ -54,73 +48,118 @@ void text_vocab_expect(const text_vocab *vocab, const char *s, size_t n,
     }
 }
 
-int32_t text_vocab_find(const text_vocab *vocab, const char *s, size_t n)
+int32_t text_vocab_find_hashed(const text_vocab *vocab, uint32_t hash,
+                               const char *s, size_t n)
 {
     if (!vocab->slot)
         return -1;
-    size_t at = find_slot(vocab, vocab->slot, hash_bytes(s, n), s, n);
+    size_t at = find_slot(vocab, vocab->slot, hash, s, n);
     return (int32_t)vocab->slot[at].entry - 1;
+}
+
+int32_t text_vocab_find(const text_vocab *vocab, const char *s, size_t n)
+{
+    return text_vocab_find_hashed(vocab, text_vocab_hash(s, n), s, n);
 }
 
 int32_t text_vocab_find_raw(const text_vocab *vocab, const char *s, size_t n)
 {
     if (!vocab->raw_slot || n > vocab->max_raw)
         return -1;
-    size_t at = find_slot(vocab, vocab->raw_slot, hash_bytes(s, n), s, n);
+    size_t at = find_slot(vocab, vocab->raw_slot, text_vocab_hash(s, n), s, n);
     return (int32_t)vocab->raw_slot[at].entry - 1;
 }
 
-static lori_status grow(text_vocab *v, lori_error *err)
+/* An empty table of at least two slots an entry. */
+static lori_status new_slots(const text_vocab *v, text_slot **table,
+                             size_t *mask, lori_error *err)
 {
-    size_t cap = v->cap ? 2 * v->cap : 1024;
-    text_entry *entry = base_resize(v->entry, cap, sizeof *entry);
-    if (!entry)
-        return base_no_memory(err, cap * sizeof *entry);
-    v->entry = entry;
-    text_slot *old = v->slot, *slot = base_alloc(2 * cap, sizeof *slot);
-    if (!slot)
-        return base_no_memory(err, 2 * cap * sizeof *slot);
-    size_t n_old = v->cap ? v->mask + 1 : 0;
-    v->slot = slot;
-    v->mask = 2 * cap - 1;
-    v->cap = cap;
-    for (size_t i = 0; i < n_old; i++) {
-        size_t at = old[i].hash & v->mask;
-        if (!old[i].entry)
+    size_t slots = 16;
+    while (slots < 2 * v->n)
+        slots *= 2;
+    *table = base_alloc(slots, sizeof **table);
+    if (!*table)
+        return base_no_memory(err, slots * sizeof **table);
+    *mask = slots - 1;
+    return LORI_OK;
+}
+
+/* Fills a table with the texts of all entries, or the raw bytes of those that
+ * have some. The slots are asked for some entries ahead of their use. *twice:
+ * the first entry whose text an entry before it has; none has the same raw
+ * bytes, as the byte alphabet is one to one. */
+static void fill_slots(const text_vocab *v, text_slot *table, bool raw,
+                       const text_entry **twice)
+{
+    enum { AHEAD = 16 };
+    text_slot coming[AHEAD];
+    for (size_t i = 0; i < v->n + AHEAD; i++) {
+        text_slot *place = &coming[i % AHEAD];
+        if (i >= AHEAD && place->entry) {
+            size_t at = find_slot(v, table, place->hash, v->arena.s + place->at,
+                                  place->n);
+            if (table[at].entry && !*twice)
+                *twice = &v->entry[place->entry - 1];
+            table[at] = *place;
+        }
+        *place = (text_slot){0};
+        if (i >= v->n || (raw && !v->entry[i].is_bytes))
             continue;
-        while (slot[at].entry)
-            at = (at + 1) & v->mask;
-        slot[at] = old[i];
+        const text_entry *e = &v->entry[i];
+        place->entry = (uint32_t)i + 1;
+        place->at = raw ? e->raw : e->text;
+        place->n = raw ? e->raw_len : e->text_len;
+        place->hash = text_vocab_hash(v->arena.s + place->at, place->n);
+        __builtin_prefetch(&table[place->hash & v->mask], 1);
     }
-    free(old);
+}
+
+lori_status text_vocab_append(text_vocab *vocab, const char *s, size_t n,
+                              int32_t id, lori_error *err)
+{
+    if (vocab->n == vocab->cap) {
+        size_t cap = vocab->cap ? 2 * vocab->cap : 1024;
+        text_entry *entry = base_resize(vocab->entry, cap, sizeof *entry);
+        if (!entry)
+            return base_no_memory(err, cap * sizeof *entry);
+        vocab->entry = entry;
+        vocab->cap = cap;
+    }
+    if (vocab->arena.len + n >= INT32_MAX)
+        return base_fail(err, LORI_UNSUPPORTED,
+                         "a vocabulary of more than 2 GB of text");
+    vocab->entry[vocab->n] = (text_entry){
+        .text = (uint32_t)vocab->arena.len, .text_len = (uint32_t)n, .id = id};
+    base_str_add(&vocab->arena, s, n);
+    base_str_add(&vocab->arena, "", 1);
+    if (vocab->arena.failed)
+        return base_no_memory(err, vocab->arena.len + n);
+    vocab->n++;
+    if (n > vocab->max_text)
+        vocab->max_text = n;
     return LORI_OK;
 }
 
 lori_status text_vocab_add(text_vocab *vocab, const char *s, size_t n,
                            int32_t id, lori_error *err)
 {
-    if (vocab->n == vocab->cap)
-        BASE_TRY(grow(vocab, err));
-    uint32_t hash = hash_bytes(s, n);
-    size_t at = find_slot(vocab, vocab->slot, hash, s, n);
-    if (vocab->slot[at].entry) {
-        vocab->entry[vocab->slot[at].entry - 1].id = id;
+    int32_t old = text_vocab_find(vocab, s, n);
+    if (old >= 0) {
+        vocab->entry[old].id = id;
         return LORI_OK;
     }
-    if (vocab->arena.len + n >= INT32_MAX)
-        return base_fail(err, LORI_UNSUPPORTED,
-                         "a vocabulary of more than 2 GB of text");
-    text_entry *e = &vocab->entry[vocab->n];
-    *e = (text_entry){
-        .text = (uint32_t)vocab->arena.len, .text_len = (uint32_t)n, .id = id};
-    base_str_add(&vocab->arena, s, n);
-    base_str_add(&vocab->arena, "", 1);
-    if (vocab->arena.failed)
-        return base_no_memory(err, vocab->arena.len + n);
+    BASE_TRY(text_vocab_append(vocab, s, n, id, err));
+    const text_entry *twice = NULL, *e = &vocab->entry[vocab->n - 1];
+    if (!vocab->slot || 2 * vocab->n > vocab->mask + 1) {
+        free(vocab->slot);
+        BASE_TRY(new_slots(vocab, &vocab->slot, &vocab->mask, err));
+        fill_slots(vocab, vocab->slot, false, &twice);
+        return LORI_OK;
+    }
+    uint32_t hash = text_vocab_hash(s, n);
+    size_t at = find_slot(vocab, vocab->slot, hash, s, n);
     vocab->slot[at] =
-        (text_slot){(uint32_t)++vocab->n, hash, e->text, e->text_len};
-    if (n > vocab->max_text)
-        vocab->max_text = n;
+        (text_slot){(uint32_t)vocab->n, hash, e->text, e->text_len};
     return LORI_OK;
 }
 
@@ -169,26 +208,21 @@ static lori_status add_raw(text_vocab *v, lori_error *err)
 lori_status text_vocab_finish(text_vocab *vocab, const char *file,
                               lori_error *err)
 {
-    if (!vocab->slot)
-        BASE_TRY(grow(vocab, err)); /* an empty vocabulary is searchable */
+    const text_entry *twice = NULL;
+    BASE_TRY(new_slots(vocab, &vocab->slot, &vocab->mask, err));
+    fill_slots(vocab, vocab->slot, false, &twice);
+    if (twice)
+        return base_fail(err, LORI_FORMAT,
+                         "%s: model.vocab has the token '%s' twice", file,
+                         entry_text(vocab, twice));
     BASE_TRY(add_raw(vocab, err));
-    vocab->raw_slot = base_alloc(vocab->mask + 1, sizeof *vocab->raw_slot);
-    if (!vocab->raw_slot)
-        return base_no_memory(err, (vocab->mask + 1) * sizeof *vocab->raw_slot);
+    BASE_TRY(new_slots(vocab, &vocab->raw_slot, &vocab->mask, err));
+    fill_slots(vocab, vocab->raw_slot, true, &twice);
     for (size_t i = 0; i < vocab->n; i++) {
         const text_entry *e = &vocab->entry[i];
         if (e->id >= vocab->n_ids)
             vocab->n_ids = e->id + 1;
-        if (!e->is_bytes)
-            continue;
-        /* The byte alphabet is one to one, so no two entries share raw. */
-        uint32_t hash = hash_bytes(entry_raw(vocab, e), e->raw_len);
-        size_t at = hash & vocab->mask;
-        while (vocab->raw_slot[at].entry)
-            at = (at + 1) & vocab->mask;
-        vocab->raw_slot[at] =
-            (text_slot){(uint32_t)i + 1, hash, e->raw, e->raw_len};
-        if (e->raw_len > vocab->max_raw)
+        if (e->is_bytes && e->raw_len > vocab->max_raw)
             vocab->max_raw = e->raw_len;
     }
     vocab->of_id = base_alloc((size_t)vocab->n_ids, sizeof(int32_t));
