@@ -1,16 +1,10 @@
-"""Compares the text room with `tokenizers`, string by string.
+"""Compares the text room with `tokenizers`, string by string,
+with tokenizers drawn here; oracle_tokens.py has the real and the known ones.
 
-Pipelines:
-  smollm2  the real SmolLM2 tokenizer: vocabulary and merges from the GGUF, the
-           pipeline of the published tokenizer.json (Digits, ByteLevel)
-  llama3   the real Llama-3 vocabulary: the tiktoken file in PyPI's
-           `llama-models`, merges rebuilt from ranks as converters do
-  qwen     NFC and Qwen's split, trained here on this machine's Python sources
-  gpt2     GPT-2's pipeline, trained likewise
   mixed    small tokenizers with drawn options: every Split behaviour, Digits,
-           prefix spaces, added-token flags, unknown tokens, byte fallback
-Every pipeline: ids with and without special tokens, with special tokens as
-plain text; decoded text with and without special tokens, whole and streamed.
+           prefix spaces, added-token flags, unknown tokens, byte fallback; ids
+           with and without special tokens, with special tokens as plain text;
+           decoded text with and without special tokens, whole and streamed
   folders  drawn tokenizer_config.json, special_tokens_map.json and
            added_tokens.json, against transformers' PreTrainedTokenizerFast
 Needs: probe_text (make build/.../probe_text), the pinned packages.
@@ -27,9 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 import unicodedata
-import zipfile
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -41,7 +33,6 @@ from common import Checks, ROOT  # noqa: E402
 R_L3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
         r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 R_QW = R_L3.replace(r"\p{N}{1,3}", r"\p{N}")
-LLAMA_MODELS = "llama-models==0.3.0"
 
 
 # ---- strings ---------------------------------------------------------------
@@ -215,25 +206,9 @@ def compare(name, tok, work, strings, rng, args, checks):
     return good
 
 
-def speed(name, tok, work, draw, args):
-    """An aside: MB/s of one thread on the drawn code and on its words."""
-    text = "".join(draw.code)[:1000000]
-    start = time.perf_counter()
-    n = len(tok.encode(text, add_special_tokens=False).ids)
-    theirs = time.perf_counter() - start
-    answers = ask(args.probe, work / f"{name}.json", 3 * [{"bench": text}])
-    ours = min(a["seconds"] for a in answers)
-    size = len(text.encode()) / 1e6
-    print(f"     {name}: {size:.2f} MB, {n} tokens: ours {size / ours:.1f} MB/s,"
-          f" tokenizers {size / theirs:.1f} MB/s")
-
-
 # ---- tokenizers ------------------------------------------------------------
 
 def smollm2(args):
-    if args.smollm2_dir:
-        return Tokenizer.from_file(
-            str(pathlib.Path(args.smollm2_dir) / "tokenizer.json"))
     from gguf import GGUFReader
     reader = GGUFReader(args.smollm2)
     field = reader.fields["tokenizer.ggml.tokens"]
@@ -253,77 +228,6 @@ def smollm2(args):
     return tok
 
 
-def byte_alphabet():
-    keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [b for b in range(256) if b not in keep]
-    return {**{b: chr(b) for b in keep},
-            **{b: chr(0x100 + i) for i, b in enumerate(rest)}}
-
-
-def fetch_llama_models(cache):
-    """llama3/tokenizer.model out of the wheel, kept in the cache folder."""
-    cache.mkdir(parents=True, exist_ok=True)
-    kept = cache / "llama3-tokenizer.model"
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            subprocess.run([sys.executable, "-m", "pip", "download", "--quiet",
-                            "--no-deps", "--disable-pip-version-check",
-                            "--dest", folder, LLAMA_MODELS], check=True)
-            wheel, = pathlib.Path(folder).glob("*.whl")
-            with zipfile.ZipFile(wheel) as z:
-                data = z.read("llama_models/llama3/tokenizer.model")
-            temporary = pathlib.Path(folder) / "model"
-            temporary.write_bytes(data)
-            temporary.rename(kept)
-    return kept
-
-
-def llama3(args):
-    import base64
-    ranks = {}
-    for line in fetch_llama_models(args.cache).read_text().splitlines():
-        token, rank = line.split()
-        ranks[base64.b64decode(token)] = int(rank)
-    letter = byte_alphabet()
-
-    def text(token):
-        return "".join(letter[b] for b in token)
-
-    merges = []
-    for token, rank in ranks.items():
-        local = [(token[:i], token[i:]) for i in range(1, len(token))
-                 if token[:i] in ranks and token[i:] in ranks]
-        local.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(rank, i, pair) for i, pair in enumerate(local)]
-    merges.sort(key=lambda row: row[:2])
-    tok = Tokenizer(models.BPE(
-        {text(t): r for t, r in ranks.items()},
-        [(text(a), text(b)) for _, _, (a, b) in merges], ignore_merges=True))
-    names = ["<|begin_of_text|>", "<|end_of_text|>",
-             "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
-             "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>",
-             "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>",
-             "<|eot_id|>", "<|python_tag|>"]
-    names += [f"<|reserved_special_token_{i}|>"
-              for i in range(3, 3 + 256 - len(names))]
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(R_L3), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tok.decoder = decoders.ByteLevel()
-    tok.add_special_tokens([AddedToken(n, special=True, normalized=False)
-                            for n in names])
-    assert tok.token_to_id("<|begin_of_text|>") == 128000
-    assert tok.token_to_id("<|eot_id|>") == 128009
-    assert tok.get_vocab_size() == 128256
-    tok.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=True),
-        processors.TemplateProcessing(
-            single="<|begin_of_text|> $A",
-            pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
-            special_tokens=[("<|begin_of_text|>", 128000)])])
-    return tok
-
-
 def train(tok, draw, size):
     corpus = draw.code + [draw.string() for _ in range(3000)]
     tok.train_from_iterator(corpus, trainers.BpeTrainer(
@@ -334,15 +238,6 @@ def train(tok, draw, size):
         AddedToken(t, special=True, normalized=False)
         for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
     return tok
-
-
-def qwen(draw):
-    tok = Tokenizer(models.BPE())
-    tok.normalizer = normalizers.NFC()
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(R_QW), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    return train(tok, draw, 8000)
 
 
 def gpt2(draw):
@@ -526,21 +421,13 @@ def check_folders(work, rng, draw, args, checks):
 
 def parse():
     build = os.environ.get("LORI_BUILD", str(ROOT / "build" / "gcc-release"))
-    cache = os.environ.get("LORI_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
-        "lori")
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--build", default=build, help="folder of probe_text")
     p.add_argument("--probe", default=None, help="the probe itself")
-    p.add_argument("--cache", default=cache, type=pathlib.Path)
     p.add_argument("--seed", type=int, default=None)
     p.add_argument("--count", type=int, default=5000,
-                   help="strings drawn for each pipeline")
-    p.add_argument("--smollm2", default=os.environ.get("LORI_SMOLLM2"),
-                   help="the GGUF file")
-    p.add_argument("--smollm2-dir", default=None,
-                   help="a folder with its tokenizer.json instead")
-    p.add_argument("--only", default=None, help="one pipeline's name, or folders")
+                   help="250 a tokenizer of mixed, 60 a folder")
+    p.add_argument("--only", default=None, help="mixed or folders")
     args = p.parse_args()
     args.probe = args.probe or os.path.join(args.build, "probe_text")
     if args.seed is None:
@@ -561,22 +448,6 @@ def main():
     with tempfile.TemporaryDirectory(prefix="lori-oracle-") as folder:
         work = pathlib.Path(folder)
         draw = Draw(random.Random(args.seed), special)
-        real = {"smollm2": lambda: smollm2(args), "llama3": lambda: llama3(args),
-                "qwen": lambda: qwen(draw), "gpt2": lambda: gpt2(draw)}
-        for name, make in real.items():
-            if not wanted(name):
-                continue
-            if name == "smollm2" and not (args.smollm2 or args.smollm2_dir):
-                checks.true("smollm2: the GGUF is named", False,
-                            "set LORI_SMOLLM2 or --smollm2")
-                continue
-            # Each part draws from its own stream: --only repeats it alone.
-            draw.rng = random.Random(f"{args.seed} {name}")
-            tok = make()
-            first = next(t for t in special if tok.token_to_id(t) is not None)
-            strings = nasty(first) + [draw.string() for _ in range(args.count)]
-            compare(name, tok, work, strings, draw.rng, args, checks)
-            speed(name, tok, work, draw, args)
         if wanted("mixed"):
             draw.rng = random.Random(f"{args.seed} mixed")
             for i in range(max(4, args.count // 250)):
