@@ -242,7 +242,7 @@ int cmd_chat(int argc, char **argv)
               .top_k = INT64_MIN,
               .max_new_tokens = 1024,
               .messages = json_array()};
-    lori_session_options open = {0};
+    lori_session_options open = {.max_batch = 1};
     cli_adapters adapters = {0};
     const char *system = NULL;
     list_settings(&c);

@@ -222,6 +222,8 @@ static void settle(generate *g)
     o->adapter = g->adapters.chosen;
     g->open.n_threads = (int)g->threads;
     g->open.isa = cli_isa();
+    if (!g->input && g->open.max_batch == 0 && o->n < 16)
+        g->open.max_batch = o->n > 1 ? o->n : 1; /* one prompt's replies */
 }
 
 static int parse(generate *g, int argc, char **argv)
