@@ -143,6 +143,9 @@ char *chat_edit_line(chat_edit *e, const char *prompt)
         snprintf(e->prompt, sizeof e->prompt, "%s", prompt);
     fputs("\033[?2004h", stdout); /* pasted text comes in brackets */
     fflush(stdout);
+    /* Before the prompt, where el_gets does it after: a Ctrl-D that comes at
+     * once would else be lost in the terminal's change of mode. */
+    el_set(e->line, EL_PREP_TERM, 1);
     const char *got = el_gets(e->line, &n);
     fputs("\033[?2004l", stdout);
     fflush(stdout);
