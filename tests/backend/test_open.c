@@ -1,5 +1,10 @@
 /* test_open.c - opening backends by name; memory; the machine's line. */
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "backend/backend.h"
 
@@ -78,4 +83,61 @@ Test(open, the_machine_is_one_line)
     cr_assert_null(strchr(line.s, '\n'));
     cr_assert(strstr(line.s, "thread"));
     base_str_free(&line);
+}
+
+/* The threads of this process, at most 64; signals that each blocks. */
+static int list_threads(int ids[64], unsigned long long blocked[64])
+{
+    int n = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (struct dirent *t; tasks && n < 64 && (t = readdir(tasks));) {
+        char path[288], line[256];
+        if ((ids[n] = atoi(t->d_name)) <= 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", t->d_name);
+        FILE *f = fopen(path, "r");
+        while (f && fgets(line, sizeof line, f))
+            if (sscanf(line, "SigBlk: %llx", &blocked[n]) == 1)
+                break;
+        if (f)
+            fclose(f);
+        n++;
+    }
+    if (tasks)
+        closedir(tasks);
+    return n;
+}
+
+static bool has(const int *list, int n, int x)
+{
+    while (n > 0)
+        if (list[--n] == x)
+            return true;
+    return false;
+}
+
+/* An editor's handler on a worker thread read what the main thread freed. */
+Test(open, workers_take_no_signals)
+{
+    int before[64], after[64], workers = 0;
+    unsigned long long blocked[64] = {0};
+    backend_options options = {.dtype = BASE_F32, .n_threads = 3};
+    backend *be = NULL;
+    lori_error err = {0};
+    int n_before = list_threads(before, blocked);
+    cr_assert_eq(backend_open(&options, &be, &err), LORI_OK, "%s", err.message);
+    int n = list_threads(after, blocked);
+    for (int i = 0; i < n; ++i) {
+        const unsigned long long hup = 1ull << (SIGHUP - 1),
+                                 bus = 1ull << (SIGBUS - 1);
+        if (!has(before, n_before, after[i])) {
+            workers++;
+            cr_assert(blocked[i] & hup);
+            cr_assert_not(blocked[i] & bus);
+        } else if (after[i] == getpid()) {
+            cr_assert_not(blocked[i] & hup);
+        }
+    }
+    cr_assert_eq(workers, 2);
+    backend_close(be);
 }

@@ -5,6 +5,8 @@
  * other types are converted once. */
 #include <math.h>
 #include <omp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -399,6 +401,23 @@ static void fill(backend *be)
     cpu_attn_fill(be);
 }
 
+/* Starts the team that all later regions use, with the program's signals
+ * blocked: a handler (an editor's, say) must run on a thread of the program's.
+ * What a fault raises stays open. */
+static void start_workers(int n_threads)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t blocked, before;
+    int started = 0; /* an empty region might be left out */
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; ++i)
+        sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+#pragma omp parallel num_threads(n_threads) reduction(+ : started)
+    started++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 lori_status backend_cpu_open(const backend_options *options, backend **out,
                              lori_error *err)
 {
@@ -417,6 +436,7 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
     cpu->be.acc = BASE_F32;
     cpu->be.n_threads =
         options->n_threads > 0 ? options->n_threads : omp_get_max_threads();
+    start_workers(cpu->be.n_threads);
     fill(&cpu->be);
     cpu->k = rungs[rung].k;
     lori_status st = LORI_OK;
