@@ -13,6 +13,8 @@ Q := $(if $(filter 1,$(V)),,@)
 
 # Tests may run several at a time: threads that wait should not spin.
 export GOMP_SPINCOUNT ?= 1000
+# No part of the tests takes minutes; one that hangs must end.
+LIMIT := timeout -k 10 1500
 
 ROOMS := base format hub text backend adapter model infer eval train job api
 # What a room's tests link: itself and everything below it.
@@ -160,7 +162,7 @@ define run_rule
 .PHONY: test-$(1)
 test-$(1): $(BUILD)/test_$(1)
 	@echo "== tests of $(1)"
-	$(Q)OMP_WAIT_POLICY=passive $(BUILD)/test_$(1) --short-filename $(TEST_ARGS)
+	$(Q)OMP_WAIT_POLICY=passive $(LIMIT) $(BUILD)/test_$(1) --short-filename $(TEST_ARGS)
 endef
 $(foreach r,$(ROOMS),$(eval $(call run_rule,$(r))))
 
@@ -177,35 +179,35 @@ $(BUILD)/hub_server: tests/cli/hub_server.c
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -pthread -o $@ $< -lcrypto
 test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks test-tokens
 	@echo "== tests of the program"
-	$(Q)tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
+	$(Q)$(LIMIT) tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
 	@echo "== tests of generate"
-	$(Q)tests/cli/run_generate.sh $(BUILD)/lori $(BUILD)/tiny_gguf
+	$(Q)$(LIMIT) tests/cli/run_generate.sh $(BUILD)/lori $(BUILD)/tiny_gguf
 $(BUILD)/pty: tests/cli/pty.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -o $@ $< -lutil
 .PHONY: test-chat
 test-chat: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 	@echo "== tests of chat"
-	$(Q)tests/cli/run_chat.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
+	$(Q)$(LIMIT) tests/cli/run_chat.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 .PHONY: test-tasks
 test-tasks: $(BUILD)/lori $(BUILD)/tiny_gguf
 	@echo "== tests of eval and run"
-	$(Q)tests/cli/eval_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
+	$(Q)$(LIMIT) tests/cli/eval_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
 .PHONY: test-tokens
 test-tokens: $(BUILD)/lori $(BUILD)/tiny_gguf
 	@echo "== tests of tokenize and detokenize"
-	$(Q)tests/cli/run_tokens.sh $(BUILD)/lori $(BUILD)/tiny_gguf tests/fuzz/corpus/spm
+	$(Q)$(LIMIT) tests/cli/run_tokens.sh $(BUILD)/lori $(BUILD)/tiny_gguf tests/fuzz/corpus/spm
 .PHONY: test-pull
 test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_server)
 	@echo "== tests of pull and of the hub's cache"
-	$(Q)$(if $(HAVE_CURL),tests/cli/run_pull.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/hub_server,\
+	$(Q)$(if $(HAVE_CURL),$(LIMIT) tests/cli/run_pull.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/hub_server,\
 	    echo "SKIP: this build has no libcurl")
 
 # The generators of the tasks' rows: same seed same bytes, no leaks.
 .PHONY: test-data
 test-data:
 	@echo "== tests of the data"
-	$(Q)tests/data/run_data.sh
+	$(Q)$(LIMIT) tests/data/run_data.sh
 
 layers: ## who includes whom, file sizes, unique names
 	$(Q)tools/check_layers.sh

@@ -5,7 +5,8 @@
  *   send TEXT    as if typed; C escapes: \n \r \t \e \xHH
  *   pause MS     milliseconds (only where nothing can be waited for)
  *   end          until the program ends
- * Exit: the program's own status; 99 when something did not come within 60 s.
+ * Exit: the program's own status, 98 when a signal ended it; 99 when something
+ * did not come within 60 s.
  */
 #include <poll.h>
 #include <pty.h>
@@ -135,8 +136,15 @@ int main(int argc, char **argv)
         step(line);
     }
     int status = 0;
+    double last = now_s() + 60;
     close(terminal); /* a program that still runs is told by SIGHUP */
-    waitpid(child, &status, 0);
+    while (waitpid(child, &status, WNOHANG) == 0) {
+        if (now_s() > last) {
+            kill(child, SIGKILL);
+            fail("no end after 60 s without a terminal of", argv[1]);
+        }
+        usleep(10000);
+    }
     free(seen);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 98;
 }
