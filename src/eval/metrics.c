@@ -66,8 +66,9 @@ void eval_wilson(double hits, double n, double *low, double *high)
     double p = hits / n, zz = z * z / n;
     double middle = (p + zz / 2) / (1 + zz);
     double half = z * sqrt(p * (1 - p) / n + zz / (4 * n)) / (1 + zz);
-    *low = fmax(0, middle - half);
-    *high = fmin(1, middle + half);
+    /* Exact at the ends, where rounding would leave 3e-18. */
+    *low = hits > 0 ? fmax(0, middle - half) : 0;
+    *high = hits < n ? fmin(1, middle + half) : 1;
 }
 
 static double column_sum(const eval_values *values, int64_t n, int column)

@@ -43,6 +43,8 @@ Test(metrics, wilson)
         eval_wilson(table[i].hits, table[i].n, &low, &high);
         cr_assert_float_eq(low, table[i].low, 6e-5); /* of 4 printed digits */
         cr_assert_float_eq(high, table[i].high, 6e-5);
+        cr_assert(table[i].hits > 0 || low == 0);
+        cr_assert(table[i].hits < table[i].n || high == 1);
     }
 }
 
