@@ -2,9 +2,12 @@
  *
  * Knows the names of the backends and nothing about what they compute. May
  * include base and backend.h. */
+#include <limits.h>
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "backend/backend.h"
 
@@ -81,6 +84,37 @@ static void add_flags(base_str *out, char *flags)
         base_str_puts(out, "no vector extensions beyond the baseline");
 }
 
+/* OpenMP counts the processors that this process may run on (affinity), not
+ * the time that a container gets: threads beyond it only wait for each other.
+ */
+static int quota_threads(void)
+{
+    double quota = base_cpu_quota_at("");
+    if (quota <= 0 || getenv("OMP_NUM_THREADS"))
+        return INT_MAX;
+    return quota < INT_MAX ? (int)fmax(1, ceil(quota)) : INT_MAX;
+}
+
+int backend_threads(void)
+{
+    int quota = quota_threads(), all = omp_get_max_threads();
+    return quota < all ? quota : all;
+}
+
+static void add_threads(base_str *out)
+{
+    int threads = backend_threads();
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    base_str_printf(out, "; %d thread%s", threads, threads == 1 ? "" : "s");
+    if (getenv("OMP_NUM_THREADS"))
+        base_str_puts(out, " (OMP_NUM_THREADS)");
+    else if (threads == quota_threads() && threads < omp_get_max_threads())
+        base_str_printf(out, " (a quota of %.2g of %ld processors)",
+                        base_cpu_quota_at(""), online);
+    else if (threads < online)
+        base_str_printf(out, " (affinity; %ld processors)", online);
+}
+
 void backend_machine(base_str *out)
 {
     char *line = NULL, *name = NULL, *flags = NULL;
@@ -103,8 +137,7 @@ void backend_machine(base_str *out)
         add_flags(out, flags);
     else
         base_str_puts(out, "unknown instruction sets");
-    int threads = omp_get_max_threads();
-    base_str_printf(out, "; %d thread%s", threads, threads == 1 ? "" : "s");
+    add_threads(out);
     free(line);
     free(name);
     free(flags);

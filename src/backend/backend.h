@@ -248,12 +248,15 @@ struct backend {
 typedef struct backend_options {
     const char *name; /* "cpu" (default when NULL) or "ref" */
     base_dtype dtype; /* act: F32 or BF16 (cpu), F32 or F64 (ref) */
-    int n_threads;    /* 0: what OpenMP gives (OMP_NUM_THREADS, affinity) */
+    int n_threads;    /* 0: backend_threads() */
     const char *isa;  /* NULL: best; "avx512bf16", "avx512", "avx2", "base" */
 } backend_options;
 lori_status backend_open(const backend_options *options, backend **out,
                          lori_error *err);
 void backend_close(backend *be); /* NULL is fine */
+/* Threads when nobody asked: OMP_NUM_THREADS, else the processors that this
+ * process may run on, but not more than its control groups give it time for. */
+int backend_threads(void);
 /* One line about the machine: processor name, instruction sets, threads. */
 void backend_machine(base_str *out);
 

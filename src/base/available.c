@@ -1,7 +1,8 @@
-/* available.c - how much memory this process may still take: what the kernel
- * says is free, and what the control groups above the process leave. Refuses
- * nothing: what cannot be read does not limit. Includes base.h and libc.
- * Source: proc_meminfo(5); kernel docs, cgroup-v1/memory.rst, cgroup-v2.rst. */
+/* available.c - how much memory this process may still take, and how many
+ * processors' time: what the kernel says is free, and what the control groups
+ * above the process leave. Refuses nothing: what cannot be read does not limit.
+ * Includes base.h and libc. Source: proc_meminfo(5); kernel docs,
+ * cgroup-v1/memory.rst, scheduler/sched-bwc.rst, cgroup-v2.rst. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,11 +54,75 @@ static int64_t number(const char *root, const char *folder, const char *name)
     return strtoll(text, NULL, 10);
 }
 
-/* What one group leaves. Its file cache counts as free: it is given back
- * under pressure. */
-static void ask_group(const char *root, const char *folder, bool v2,
-                      base_memory *out)
+/* ---- control groups ----------------------------------------------------- */
+
+/* What one group says; v2: in the second version's files. */
+typedef void ask_group(const char *root, const char *folder, bool v2,
+                       void *out);
+
+/* The group and all above it. */
+static void ask_upwards(const char *root, const char *mount, const char *group,
+                        bool v2, ask_group *ask, void *out)
 {
+    char folder[PATH];
+    int n = snprintf(folder, sizeof folder, "%s%s", mount, group);
+    if (n < 0 || (size_t)n >= sizeof folder)
+        return;
+    for (size_t least = strlen(mount);;) {
+        ask(root, folder, v2, out);
+        char *slash = strrchr(folder, '/');
+        if (!slash || (size_t)(slash - folder) < least)
+            return;
+        *slash = '\0';
+    }
+}
+
+/* Is `name` one of the comma's list? */
+static bool lists(const char *list, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *p = list; p; p = strchr(p, ',')) {
+        p += *p == ',';
+        if (!strncmp(p, name, n) && (p[n] == ',' || p[n] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/* Asks the process's groups: of the second version, and of the first's
+ * `controller`. */
+static void ask_groups(const char *root, const char *controller, ask_group *ask,
+                       void *out)
+{
+    char text[TEXT], mount[PATH];
+    if (!read_text(root, "/proc/self/cgroup", text))
+        return;
+    char *save = NULL; /* lines "4:cpu,cpuacct:/a/b" (v1) and "0::/a/b" (v2) */
+    for (char *line = strtok_r(text, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
+        char *kind = strchr(line, ':');
+        char *group = kind ? strchr(++kind, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = '\0';
+        if (!strcmp(group, "/"))
+            *group = '\0';
+        int n = snprintf(mount, sizeof mount, "/sys/fs/cgroup/%s", kind);
+        if (!*kind)
+            ask_upwards(root, "/sys/fs/cgroup", group, true, ask, out);
+        else if (lists(kind, controller) && n > 0 && (size_t)n < sizeof mount)
+            ask_upwards(root, mount, group, false, ask, out);
+    }
+}
+
+/* ---- memory ---------------------------------------------------------------
+ */
+
+/* What a group leaves. Its file cache counts as free: it is given back under
+ * pressure. */
+static void ask_memory(const char *root, const char *folder, bool v2, void *to)
+{
+    base_memory *out = to;
     int64_t limit =
         number(root, folder, v2 ? "memory.max" : "memory.limit_in_bytes");
     int64_t used =
@@ -78,23 +143,6 @@ static void ask_group(const char *root, const char *folder, bool v2,
         out->available = left;
 }
 
-/* The group and all above it. */
-static void ask_groups(const char *root, const char *mount, const char *group,
-                       bool v2, base_memory *out)
-{
-    char folder[PATH];
-    int n = snprintf(folder, sizeof folder, "%s%s", mount, group);
-    if (n < 0 || (size_t)n >= sizeof folder)
-        return;
-    for (size_t least = strlen(mount);;) {
-        ask_group(root, folder, v2, out);
-        char *slash = strrchr(folder, '/');
-        if (!slash || (size_t)(slash - folder) < least)
-            return;
-        *slash = '\0';
-    }
-}
-
 base_memory base_memory_at(const char *root)
 {
     base_memory out = {INT64_MAX, INT64_MAX};
@@ -107,23 +155,38 @@ base_memory base_memory_at(const char *root)
         if (available >= 0 && available < INT64_MAX / 1024)
             out.available = available * 1024;
     }
-    if (!read_text(root, "/proc/self/cgroup", text))
-        return out;
-    char *save = NULL; /* lines "4:memory:/a/b" (v1) and "0::/a/b" (v2) */
-    for (char *line = strtok_r(text, "\n", &save); line;
-         line = strtok_r(NULL, "\n", &save)) {
-        char *kind = strchr(line, ':');
-        char *group = kind ? strchr(kind + 1, ':') : NULL;
-        if (!group)
-            continue;
-        *group++ = '\0';
-        if (!strcmp(group, "/"))
-            *group = '\0';
-        if (!strcmp(kind, ":"))
-            ask_groups(root, "/sys/fs/cgroup", group, true, &out);
-        else if (!strcmp(kind, ":memory"))
-            ask_groups(root, "/sys/fs/cgroup/memory", group, false, &out);
+    ask_groups(root, "memory", ask_memory, &out);
+    return out;
+}
+
+/* ---- processors -----------------------------------------------------------
+ */
+
+/* "150000 100000" in cpu.max; two files in the first version. */
+static void ask_quota(const char *root, const char *folder, bool v2, void *to)
+{
+    double *out = to;
+    int64_t quota = -1, period = -1;
+    if (v2) {
+        char path[PATH + 64], text[TEXT], *end;
+        snprintf(path, sizeof path, "%s/cpu.max", folder);
+        if (!read_text(root, path, text) || *text < '0' || *text > '9')
+            return; /* "max" */
+        quota = strtoll(text, &end, 10);
+        period = strtoll(end, NULL, 10);
+    } else {
+        quota = number(root, folder, "cpu.cfs_quota_us");
+        period = number(root, folder, "cpu.cfs_period_us");
     }
+    double processors = (double)quota / (double)period;
+    if (quota > 0 && period > 0 && (*out == 0 || processors < *out))
+        *out = processors;
+}
+
+double base_cpu_quota_at(const char *root)
+{
+    double out = 0;
+    ask_groups(root, "cpu", ask_quota, &out);
     return out;
 }
 

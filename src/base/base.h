@@ -250,6 +250,9 @@ typedef struct base_memory {
     int64_t total, available;
 } base_memory;
 base_memory base_memory_at(const char *root);
+/* How many processors' time the control groups leave, 1.5 for one and a half;
+ * 0: no limit. */
+double base_cpu_quota_at(const char *root);
 
 void base_log(const lori_ui *ui, lori_log_level level, const char *fmt, ...)
     BASE_PRINTF(3, 4);

@@ -90,8 +90,31 @@ Test(available, first_version)
     expect(1024000, 614400);
 }
 
+Test(available, processors)
+{
+    cr_assert_eq(base_cpu_quota_at(root), 0);
+    put("/proc/self/cgroup", "0::/a/b\n");
+    put("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+    cr_assert_eq(base_cpu_quota_at(root), 0);
+    put("/sys/fs/cgroup/a/cpu.max", "150000 100000\n"); /* the one above */
+    cr_assert_eq(base_cpu_quota_at(root), 1.5);
+    put("/sys/fs/cgroup/a/b/cpu.max", "50000 100000\n");
+    cr_assert_eq(base_cpu_quota_at(root), 0.5);
+    put("/proc/self/cgroup", "2:cpuacct,cpu:/x\n3:cpuset:/y\n0::/\n");
+    put("/sys/fs/cgroup/cpuset/y/cpu.cfs_quota_us", "1\n"); /* not asked */
+    put("/sys/fs/cgroup/cpuacct,cpu/x/cpu.cfs_period_us", "100000\n");
+    put("/sys/fs/cgroup/cpuacct,cpu/x/cpu.cfs_quota_us", "-1\n");
+    cr_assert_eq(base_cpu_quota_at(root), 0);
+    put("/sys/fs/cgroup/cpuacct,cpu/x/cpu.cfs_quota_us", "250000\n");
+    cr_assert_eq(base_cpu_quota_at(root), 2.5);
+    put("/sys/fs/cgroup/cpuacct,cpu/x/cpu.cfs_period_us", "0\n");
+    cr_assert_eq(base_cpu_quota_at(root), 0);
+}
+
 Test(available, hostile_text)
 {
+    put("/sys/fs/cgroup/cpu.max", "1");
+
     put("/proc/self/cgroup", "0\n:\n::\n0::\n0::/../..\n4:memory:\n");
     put("/proc/meminfo", "MemTotal: 99999999999999999999 kB\nMemAvailable:");
     base_memory m = base_memory_at(root);

@@ -435,7 +435,7 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
     cpu->be.act = options->dtype;
     cpu->be.acc = BASE_F32;
     cpu->be.n_threads =
-        options->n_threads > 0 ? options->n_threads : omp_get_max_threads();
+        options->n_threads > 0 ? options->n_threads : backend_threads();
     start_workers(cpu->be.n_threads);
     fill(&cpu->be);
     cpu->k = rungs[rung].k;

@@ -6,7 +6,6 @@
  * Everything runs at once in the caller: sync() only reports. May include base
  * and backend.h. */
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 
 #include "backend/ref/ref_i.h"
@@ -253,7 +252,7 @@ lori_status backend_ref_open(const backend_options *options, backend **out,
     be->act = be->acc = options->dtype;
     be->detail = be->act == BASE_F64 ? "plain C, double" : "plain C, float";
     be->n_threads =
-        options->n_threads ? options->n_threads : omp_get_max_threads();
+        options->n_threads ? options->n_threads : backend_threads();
     be->impl = state;
     fill_table(be);
     *out = be;
