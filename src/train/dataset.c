@@ -29,7 +29,8 @@ typedef struct loader {
     int64_t n_seen;
     size_t cap_ids, cap_rows;
     size_t suffix; /* ids the post-processor puts after a text */
-    base_str prompt;
+    base_str prompt, turn;
+    text_chat *chat; /* NULL: prompts as they are */
     text_ids ids;
     train_data *data;
 } loader;
@@ -209,6 +210,36 @@ static bool take_ids(loader *l, int64_t at, const int32_t *ids, size_t n,
     return true;
 }
 
+/* The prompt as a user's message, up to the head of the reply. */
+static lori_status render_turn(loader *l, lori_error *err)
+{
+    json_t *messages = json_pack("[{ssss}]", "role", "user", "content",
+                                 l->prompt.s ? l->prompt.s : "");
+    text_chat_input input = {.messages = messages,
+                             .add_generation_prompt = true};
+    base_str_clear(&l->turn);
+    lori_status st = messages ? text_chat_render(l->chat, &input, &l->turn, err)
+                              : base_no_memory(err, l->prompt.len);
+    json_decref(messages);
+    return st || !l->turn.failed ? st : base_no_memory(err, l->turn.len);
+}
+
+/* The ids of the row's prompt, into l->ids. */
+static lori_status prompt_ids(loader *l, const char *place, lori_error *err)
+{
+    const base_str *text = l->chat ? &l->turn : &l->prompt;
+    lori_status st = l->chat ? render_turn(l, err) : LORI_OK;
+    l->ids.n = 0;
+    if (!st)
+        st = text_encode(l->tok, text->s ? text->s : "", text->len,
+                         l->chat ? 0 : TEXT_ADD_SPECIAL, &l->ids, err);
+    if (st)
+        return base_prefix(err, st, "%s: prompt", place);
+    if (!l->chat && l->ids.n >= l->suffix)
+        l->ids.n -= l->suffix;
+    return LORI_OK;
+}
+
 static lori_status text_row(loader *l, const json_t *row, const char *place,
                             lori_error *err)
 {
@@ -218,13 +249,9 @@ static lori_status text_row(loader *l, const json_t *row, const char *place,
         return l->prompt.failed ? base_no_memory(err, l->prompt.len) : LORI_OK;
     if (l->prompt.failed)
         return base_no_memory(err, l->prompt.len);
-    l->ids.n = 0;
-    lori_status st = text_encode(l->tok, l->prompt.s ? l->prompt.s : "",
-                                 l->prompt.len, TEXT_ADD_SPECIAL, &l->ids, err);
+    lori_status st = prompt_ids(l, place, err);
     if (st)
-        return base_prefix(err, st, "%s: prompt", place);
-    if (l->ids.n >= l->suffix)
-        l->ids.n -= l->suffix;
+        return st;
     size_t n_prompt = l->ids.n;
     st = text_encode(l->tok, completion, n, 0, &l->ids, err);
     if (st)
@@ -260,6 +287,11 @@ static lori_status first_row(loader *l, const json_t *row, const char *place,
         base_log(l->ui, LORI_LOG_WARNING,
                  "the tokenizer names no end-of-text token: completions are "
                  "trained without an end");
+    if (l->o->apply_chat_template) {
+        lori_status st =
+            text_chat_open(l->tok, l->o->chat_template, &l->chat, err);
+        return st ? base_prefix(err, st, "apply_chat_template") : LORI_OK;
+    }
     return find_suffix(l, err);
 }
 
@@ -344,6 +376,8 @@ lori_status train_data_load(const char *path, const text_tokenizer *tok,
         st = check_rows(&l, err);
     base_str_free(&l.d.lines);
     base_str_free(&l.prompt);
+    base_str_free(&l.turn);
+    text_chat_close(l.chat);
     text_ids_free(&l.ids);
     if (st) {
         train_data_free(l.data);

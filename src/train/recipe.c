@@ -399,6 +399,10 @@ static void check_rest(loading *l)
     if (fact)
         diag_add(&l->d, "%s: prompt_template: %s", where(l, "prompt_template"),
                  fact);
+    if (r->chat_template && !r->apply_chat_template)
+        diag_add(&l->d,
+                 "%s: chat_template is not used; set apply_chat_template too",
+                 where(l, "chat_template"));
 }
 
 static lori_status load(loading *l, const char *const *overrides, int64_t n,

@@ -69,6 +69,11 @@ const recipe_key recipe_keys[] = {
     {"prompt_template", "data", STRING(prompt_template), .fixed = true,
      .help = "the prompt, with {field} for a field of the row, {{ and }} for "
              "braces"},
+    {"apply_chat_template", "data", BOOLEAN(apply_chat_template, "false"),
+     .fixed = true,
+     .help = "the prompt is a user's message, the completion its reply"},
+    {"chat_template", "data", STRING(chat_template), .fixed = true,
+     .help = "instead of the model's: a file, alpaca, llama3, chatml or none"},
     {"max_seq_length", "data", INTEGER(max_seq_length, "2048", 2, 1 << 24),
      .aliases = "cutoff_len max_length max_seq_len", .fixed = true,
      .help = "tokens of a row; longer rows lose their end"},

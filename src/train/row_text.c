@@ -7,6 +7,7 @@
  *   prompt, completion            as they are
  *   question, answer              prompt = question and a line feed
  * `columns` names the fields instead; `prompt_template` replaces the prompt.
+ * As a message of a chat a prompt has no frame of its own.
  * Source of the Alpaca prompt: tatsu-lab/stanford_alpaca, README. */
 #include "format/format.h"
 #include "train/train_i.h"
@@ -20,6 +21,9 @@ static const char alpaca_input[] =
     "provides further context. Write a response that appropriately completes "
     "the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}"
     "\n\n### Response:\n";
+
+static const char alpaca_words[] = "{instruction}";
+static const char alpaca_words_input[] = "{instruction}\n\n{input}";
 
 void rows_fields(const json_t *row, base_str *out)
 {
@@ -172,6 +176,13 @@ static bool guess_form(const train_data_options *o, const json_t *row,
     return true;
 }
 
+/* The user's words alone: question, or instruction and input. */
+static void chat_form(rows_form *form)
+{
+    form->template_ = form->optional ? alpaca_words : NULL;
+    form->template_with_optional = form->optional ? alpaca_words_input : NULL;
+}
+
 /* A first row with part of a known form most likely lacks a field. */
 static bool half_form(const json_t *row, const char *place, diag *d)
 {
@@ -211,6 +222,8 @@ bool rows_find_form(const train_data_options *o, const json_t *row,
         base_str_free(&fields);
         return false;
     }
+    if (o->apply_chat_template && form->kind != ROWS_TOKENS)
+        chat_form(form); /* its frame replaces these forms' own */
     if (o->prompt_template) {
         form->template_ = o->prompt_template;
         form->template_with_optional = NULL;
@@ -225,7 +238,7 @@ bool rows_find_form(const train_data_options *o, const json_t *row,
  * call these fields. */
 static const char *column_of(const rows_form *form, const char *name)
 {
-    if (form->template_ != alpaca)
+    if (form->template_ != alpaca && form->template_ != alpaca_words)
         return name;
     return strcmp(name, "instruction") == 0 ? form->prompt : form->optional;
 }

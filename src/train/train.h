@@ -35,8 +35,10 @@ typedef struct train_recipe {
     /* data */
     char *train_file, *validation_file;
     train_columns columns;
-    char *prompt_template;  /* "{instruction}" fields; NULL: default */
-    int64_t max_seq_length; /* 2048 */
+    char *prompt_template;    /* "{instruction}" fields; NULL: default */
+    bool apply_chat_template; /* the prompt is a user's message; false */
+    char *chat_template;      /* text_chat_open's choice; NULL: the model's */
+    int64_t max_seq_length;   /* 2048 */
     int64_t max_train_samples, max_eval_samples; /* 0: all */
     bool shuffle;                                /* true */
     bool completion_only_loss;                   /* true */
@@ -114,13 +116,17 @@ typedef struct train_data {
 typedef struct train_data_options {
     train_columns columns;
     const char *prompt_template;
+    bool apply_chat_template;
+    const char *chat_template;
     int64_t max_seq_length, max_samples;
     bool completion_only_loss;
 } train_data_options;
 
 /* Prompt and completion are tokenized apart, BOS as the post-processor adds
  * it to the prompt, EOS appended to the completion; a row longer than
- * max_seq_length loses its end (counted). With `tok` NULL only tokenized rows
+ * max_seq_length loses its end (counted). With apply_chat_template the prompt
+ * is what the template makes of it as a user's message, up to the head of the
+ * reply. With `tok` NULL only tokenized rows
  * (input_ids, labels; -100 = no loss) are accepted. Errors name file and line;
  * an empty dataset is an error. */
 lori_status train_data_load(const char *path, const text_tokenizer *tok,

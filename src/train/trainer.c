@@ -53,6 +53,8 @@ static lori_status load_data(trainer *t, const text_tokenizer *tok,
     int64_t vocab = model_get_config(t->m)->vocab;
     train_data_options o = {.columns = r->columns,
                             .prompt_template = r->prompt_template,
+                            .apply_chat_template = r->apply_chat_template,
+                            .chat_template = r->chat_template,
                             .max_seq_length = r->max_seq_length,
                             .max_samples = r->max_train_samples,
                             .completion_only_loss = r->completion_only_loss};

@@ -191,6 +191,45 @@ Test(dataset, forms)
                 "y");
 }
 
+/* As messages prompts have no frame but the template's; no BOS before it. */
+Test(dataset, chat_turns)
+{
+    static const struct {
+        const char *row, *words;
+    } cases[] = {{"{\"question\": \"q\", \"answer\": \"a\"}", "q"},
+                 {"{\"prompt\": \"q\", \"completion\": \"a\"}", "q"},
+                 {"{\"instruction\": \"q\", \"output\": \"a\"}", "q"},
+                 {"{\"instruction\": \"q\", \"input\": \"r\", \"output\": "
+                  "\"a\"}",
+                  "q\n\nr"}};
+    text_tokenizer *tok = tokenizer(false);
+    train_data_options o = plain;
+    o.apply_chat_template = true;
+    o.chat_template = "turn.jinja";
+    o.max_seq_length = 512;
+    put("turn.jinja", "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% "
+                      "endfor %}{% if add_generation_prompt %}[reply:{% endif "
+                      "%}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        train_data *d = load(cases[i].row, tok, &o);
+        char want[64];
+        text_ids ids = {0};
+        snprintf(want, sizeof want, "[user:%s][reply:a", cases[i].words);
+        ok(text_encode(tok, want, strlen(want), 0, &ids, err));
+        cr_assert_eq(d->n_tokens, (int64_t)ids.n + 1); /* and EOS */
+        cr_assert_arr_eq(d->ids, ids.ids, ids.n * sizeof *ids.ids);
+        cr_assert_eq(d->n_targets, 2);
+        cr_assert(d->label[ids.n - 1] && d->label[ids.n]);
+        text_ids_free(&ids);
+        train_data_free(d);
+    }
+    o.chat_template = NULL;
+    train_data *none = NULL;
+    fails(train_data_load("rows.jsonl", tok, &o, 98, NULL, &none, err),
+          LORI_NOT_FOUND, "apply_chat_template");
+    text_tokenizer_close(tok);
+}
+
 Test(dataset, wrong_rows_of_text)
 {
     text_tokenizer *tok = tokenizer(false);
