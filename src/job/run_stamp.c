@@ -103,6 +103,22 @@ static lori_status hash_output(const run_plan *plan, const run_stage *s,
     return LORI_OK;
 }
 
+/* Whether the tables, which all evaluations write to, hold this one's rows. */
+static bool in_tables(const run_plan *plan, const run_stage *s)
+{
+    json_t *tables = NULL;
+    char *text = base_path_join(s->output, "results.md");
+    char *values = base_path_join(s->output, "results.json");
+    const char *last = s->n_rows ? plan->rows.word[s->n_rows - 1] : "base";
+    bool there = text && values && base_is_file(text) &&
+                 format_json_load(values, &tables, NULL) == LORI_OK &&
+                 json_object_get(json_object_get(tables, "results"), last);
+    json_decref(tables);
+    free(text);
+    free(values);
+    return there;
+}
+
 lori_status run_look(const run_plan *plan, const run_stage *s,
                      const json_t *facts, run_state *state, double *seconds,
                      lori_error *err)
@@ -123,7 +139,8 @@ lori_status run_look(const run_plan *plan, const run_stage *s,
         lori_error missing; /* an output that cannot be read is not done */
         *state = RUN_STOPPED;
         if (then && hash_output(plan, s, &hash, &missing) == LORI_OK &&
-            hash == strtoull(then, NULL, 16)) {
+            hash == strtoull(then, NULL, 16) &&
+            (s->kind != RUN_EVAL || in_tables(plan, s))) {
             *state = RUN_DONE;
             *seconds = json_number_value(json_object_get(stamp, "seconds"));
         }

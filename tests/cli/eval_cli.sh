@@ -255,5 +255,13 @@ refuses "a taken name" 2 "the name 'words-lora' is taken" "$lori" run bad.yaml -
 refuses "no output" 2 "recipe.yaml:1: output_dir is missing" "$lori" run recipe.yaml
 if [ -e x ]; then fail "a bad recipe wrote"; else pass; fi
 
+# Results of fewer models than the last evaluation has are made again.
+rm -r r/eval/base
+runs "lost results" "$lori" run recipe.yaml --output r
+same "the table after it" run.md out
+rm r/eval/results.md
+runs "a lost table" "$lori" run recipe.yaml --output r
+same "the table after it" run.md out
+
 echo "$passed passed, $failed failed (moments from seed ${3:-the time})"
 [ $failed = 0 ]
