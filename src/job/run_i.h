@@ -37,14 +37,19 @@ typedef struct run_stage {
     lori_merge_method merge;
     double *weights; /* merge: one an adapter */
     int64_t n_rows;  /* eval: the first rows of the plan */
+    /* What it is about, for the page: places in the plan's lists, -1: none. */
+    int64_t task, method;
+    int64_t first; /* the task that was learned before, of a continual pair */
 } run_stage;
 
 typedef struct run_plan {
     char *model, *output, *data_dir;
     run_stage *stages;
     int64_t n;
-    run_words rows; /* names of the adapters to evaluate, in order of making */
-    run_words tasks;
+    run_words rows;  /* names of the adapters to evaluate, in order of making */
+    run_words tasks; /* of the evaluations: files and presets */
+    run_words learned, methods; /* names in the recipe */
+    int64_t *own; /* [learned] the task that measures it, -1: none */
     int64_t eval_limit, eval_batch_size;
     bool eval_log_samples;
     int eval_dtype; /* lori_dtype */
@@ -78,5 +83,14 @@ lori_status run_begin(const run_plan *plan, const run_stage *stage,
                       const json_t *facts, lori_error *err);
 lori_status run_end(const run_plan *plan, const run_stage *stage,
                     const json_t *facts, double seconds, lori_error *err);
+
+/* ---- the page (run_page.c) -------------------------------------------- */
+
+/* Of a finished run: tables and plots of what its files hold, as HTML.
+ * `seconds` [stages]. *written is false when `path` holds the page already. */
+lori_status run_page_write(const run_plan *plan,
+                           const lori_run_options *options,
+                           const double *seconds, const char *path,
+                           bool *written, lori_error *err);
 
 #endif

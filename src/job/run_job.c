@@ -250,6 +250,21 @@ static json_t *stages_json(const running *r)
     return list;
 }
 
+static lori_status write_page(const running *r, lori_error *err)
+{
+    bool written = false;
+    char *path = base_path_join(r->plan.output, "report.html");
+    lori_status st =
+        path ? run_page_write(&r->plan, r->o, r->seconds, path, &written, err)
+             : base_no_memory(err, 1);
+    if (st)
+        base_prefix(err, st, "the page of the results");
+    else if (written)
+        base_log(r->ui, LORI_LOG_INFO, "results written to %s", path);
+    free(path);
+    return st;
+}
+
 /* The table that the last evaluation wrote. */
 static lori_status finish_report(const running *r, lori_report **out,
                                  lori_error *err)
@@ -372,6 +387,7 @@ static lori_status run_all(running *r, lori_report **out, lori_error *err)
         return dry_run(r, out, err);
     for (int64_t i = 0; i < plan->n; i++)
         BASE_TRY(run_stage_at(r, i, err));
+    BASE_TRY(write_page(r, err));
     return finish_report(r, out, err);
 }
 

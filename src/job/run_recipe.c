@@ -165,7 +165,11 @@ static run_stage *add_stage(planning *p, run_kind kind, const char *name)
         return NULL;
     plan->stages = grown;
     run_stage *s = &grown[plan->n];
-    *s = (run_stage){.kind = kind, .name = base_strdup(name)};
+    *s = (run_stage){.kind = kind,
+                     .name = base_strdup(name),
+                     .task = -1,
+                     .method = -1,
+                     .first = -1};
     s->output = base_path_join(plan->output, name);
     plan->n++;
     return s->name && s->output ? s : NULL;
@@ -277,8 +281,15 @@ static char *join_name(const char *x, const char *y)
     return base_str_take(&text);
 }
 
-static lori_status add_mask(planning *p, const char *task, const char *of,
-                            const format_yaml_node *method, char **folder)
+static int64_t place_in(const format_yaml_node *map,
+                        const format_yaml_node *node)
+{
+    return node - map->children;
+}
+
+static lori_status add_mask(planning *p, const format_yaml_node *task,
+                            const char *of, const format_yaml_node *method,
+                            char **folder)
 {
     const format_yaml_node *node = child(method, "sparsity");
     double sparsity = 0.9;
@@ -287,15 +298,17 @@ static lori_status add_mask(planning *p, const char *task, const char *of,
                  !(sparsity > 0 && sparsity < 1)))
         wrong(p, node, "sparsity: expected a number between 0 and 1");
     base_str name = {0};
-    base_str_printf(&name, "%s-%s-mask", task, method->key);
+    base_str_printf(&name, "%s-%s-mask", task->key, method->key);
     run_stage *s = name.s ? add_stage(p, RUN_MASK, name.s) : NULL;
     base_str_free(&name);
-    char *source = join_name(task, of);
+    char *source = join_name(task->key, of);
     if (!s || !source) {
         free(source);
         return base_no_memory(p->err, 1);
     }
     s->sparsity = sparsity;
+    s->task = place_in(p->r.tasks, task);
+    s->method = place_in(p->r.methods, method);
     *folder = base_strdup(s->output);
     char *path = base_path_join(p->plan->output, source);
     lori_status st = *folder && path ? run_words_add(&s->settings, p->err,
@@ -325,11 +338,12 @@ static lori_status add_common(planning *p, run_stage *s,
     return run_words_add(&s->settings, p->err, "output_dir=%s", s->output);
 }
 
-/* `from`: adapter to start from, or NULL; `mask`: folder, or NULL. */
+/* `first`: the task whose adapter it starts from, or NULL; `mask`: folder, or
+ * NULL. */
 static lori_status add_training(planning *p, const char *name,
                                 const format_yaml_node *task,
                                 const format_yaml_node *method,
-                                const char *from, const char *mask)
+                                const format_yaml_node *first, const char *mask)
 {
     run_stage *s = add_stage(p, RUN_TRAIN, name);
     if (!s)
@@ -340,11 +354,15 @@ static lori_status add_training(planning *p, const char *name,
             run_words_add(&s->settings, p->err, "lori_mask_path=%s", mask));
         BASE_TRY(run_words_add(&s->inputs, p->err, "%s", mask));
     }
-    if (from) {
+    if (first) {
+        BASE_TRY(run_words_add(&s->inputs, p->err, "%s/%s-%s", p->plan->output,
+                               first->key, method->key));
         BASE_TRY(run_words_add(&s->settings, p->err, "adapter_name_or_path=%s",
-                               from));
-        BASE_TRY(run_words_add(&s->inputs, p->err, "%s", from));
+                               s->inputs.word[s->inputs.n - 1]));
+        s->first = place_in(p->r.tasks, first);
     }
+    s->task = place_in(p->r.tasks, task);
+    s->method = place_in(p->r.methods, method);
     BASE_TRY(check_training(p, s, method));
     return run_words_add(&p->plan->rows, p->err, "%s", name);
 }
@@ -367,7 +385,7 @@ static lori_status plan_method(planning *p, const format_yaml_node *task,
     if (source && source >= method)
         wrong(p, method, "mask_of: %s must stand before %s", of, method->key);
     if (!st && of)
-        st = add_mask(p, task->key, of, method, &mask);
+        st = add_mask(p, task, of, method, &mask);
     if (!st)
         st = add_training(p, name, task, method, NULL, mask);
     free(mask);
@@ -378,8 +396,10 @@ static lori_status plan_method(planning *p, const format_yaml_node *task,
 /* ---- evaluation ------------------------------------------------------------
  */
 
-/* A preset, or a file named from here or from the recipe's folder. */
-static lori_status add_eval_task(planning *p, const format_yaml_node *node)
+/* A preset, or a file named from here or from the recipe's folder. *at: its
+ * place in the plan's list. */
+static lori_status add_eval_task(planning *p, const format_yaml_node *node,
+                                 int64_t *at)
 {
     const char *what = node->text;
     const char *slash = strrchr(p->file, '/');
@@ -391,25 +411,32 @@ static lori_status add_eval_task(planning *p, const format_yaml_node *node)
     if (path.s && base_is_file(path.s))
         what = path.s;
     lori_status st = LORI_OK;
-    bool known = false;
-    for (int64_t i = 0; i < p->plan->tasks.n; i++)
-        known |= !strcmp(p->plan->tasks.word[i], what);
-    if (!known)
+    for (*at = 0; *at < p->plan->tasks.n; ++*at)
+        if (!strcmp(p->plan->tasks.word[*at], what))
+            break;
+    if (*at == p->plan->tasks.n)
         st = run_words_add(&p->plan->tasks, p->err, "%s", what);
     base_str_free(&path);
     return st;
 }
 
-static lori_status plan_eval_tasks(planning *p, const format_yaml_node *task)
+/* *own: the place of the first, which measures the task; -1: none. */
+static lori_status plan_eval_tasks(planning *p, const format_yaml_node *task,
+                                   int64_t *own)
 {
     const format_yaml_node *node = child(task, "eval");
+    *own = -1;
     if (!node)
         return LORI_OK;
     if (node->kind == FORMAT_YAML_SCALAR)
-        return add_eval_task(p, node);
-    for (size_t i = 0; i < node->n_children; i++)
-        if (node->children[i].kind == FORMAT_YAML_SCALAR)
-            BASE_TRY(add_eval_task(p, &node->children[i]));
+        return add_eval_task(p, node, own);
+    for (size_t i = 0; i < node->n_children; i++) {
+        int64_t at;
+        if (node->children[i].kind != FORMAT_YAML_SCALAR)
+            continue;
+        BASE_TRY(add_eval_task(p, &node->children[i], &at));
+        *own = *own < 0 ? at : *own;
+    }
     return LORI_OK;
 }
 
@@ -466,13 +493,15 @@ static lori_status plan_merge(planning *p, const format_yaml_node *node)
     merge_row row = {0};
     format_keys_read(node, p->file, merge_rows, COUNT(merge_rows), &row, &p->d);
     lori_status st = LORI_OK;
-    bool known = row.of && named(p, p->r.methods, row.of, "of: method", node);
+    const format_yaml_node *known =
+        row.of ? named(p, p->r.methods, row.of, "of: method", node) : NULL;
     run_stage *s = known ? add_stage(p, RUN_MERGE, node->key) : NULL;
     const format_yaml_node *tasks = p->r.tasks;
     if (known && !s)
         st = base_no_memory(p->err, 1);
     if (s) {
         s->merge = (lori_merge_method)row.method;
+        s->method = place_in(p->r.methods, known);
         st = run_words_add(&s->settings, p->err, "method=%d", row.method);
     }
     for (size_t i = 0; s && i < tasks->n_children && !st; i++)
@@ -488,21 +517,19 @@ static lori_status plan_merge(planning *p, const format_yaml_node *node)
 
 /* `then` is learned from the adapter that `first` left. Source: spec/lori.md
  * 1.5: A and B of the first task, the mask of the second. */
-static lori_status plan_pair(planning *p, const char *first,
+static lori_status plan_pair(planning *p, const format_yaml_node *first,
                              const format_yaml_node *then,
                              const format_yaml_node *method)
 {
-    base_str name = {0}, from = {0}, mask = {0};
-    base_str_printf(&name, "%s-%s-%s", first, then->key, method->key);
-    base_str_printf(&from, "%s/%s-%s", p->plan->output, first, method->key);
+    base_str name = {0}, mask = {0};
+    base_str_printf(&name, "%s-%s-%s", first->key, then->key, method->key);
     base_str_printf(&mask, "%s/%s-%s-mask", p->plan->output, then->key,
                     method->key);
-    lori_status st = name.failed || from.failed || mask.failed
+    lori_status st = name.failed || mask.failed
                          ? base_no_memory(p->err, 1)
-                         : add_training(p, name.s, then, method, from.s,
+                         : add_training(p, name.s, then, method, first,
                                         mask_of(method) ? mask.s : NULL);
     base_str_free(&name);
-    base_str_free(&from);
     base_str_free(&mask);
     return st;
 }
@@ -522,7 +549,9 @@ static lori_status plan_continual(planning *p)
     format_keys_read(node, p->file, continual_rows, COUNT(continual_rows), &row,
                      &p->d);
     lori_status st = LORI_OK;
-    bool fine = row.first && named(p, tasks, row.first, "first: task", node);
+    const format_yaml_node *first =
+        row.first ? named(p, tasks, row.first, "first: task", node) : NULL;
+    bool fine = first != NULL;
     for (int64_t i = 0; i < row.n_then; i++)
         fine &= named(p, tasks, row.then[i], "then: task", node) != NULL;
     for (int64_t k = 0; fine && k < row.n_methods && !st; k++) {
@@ -530,9 +559,8 @@ static lori_status plan_continual(planning *p)
             named(p, p->r.methods, row.methods[k], "methods: method", node);
         for (size_t i = 0; method && i < tasks->n_children && !st; i++) {
             const format_yaml_node *then = &tasks->children[i];
-            if (strcmp(then->key, row.first) != 0 &&
-                is_listed(row.then, row.n_then, then->key))
-                st = plan_pair(p, row.first, then, method);
+            if (then != first && is_listed(row.then, row.n_then, then->key))
+                st = plan_pair(p, first, then, method);
         }
     }
     format_keys_free(continual_rows, COUNT(continual_rows), &row);
@@ -581,6 +609,21 @@ static void check_stages(planning *p)
     }
 }
 
+/* What the indices of stages mean. */
+static lori_status keep_names(planning *p)
+{
+    const recipe *r = &p->r;
+    run_plan *plan = p->plan;
+    for (size_t i = 0; i < r->tasks->n_children; i++)
+        BASE_TRY(run_words_add(&plan->learned, p->err, "%s",
+                               r->tasks->children[i].key));
+    for (size_t i = 0; i < r->methods->n_children; i++)
+        BASE_TRY(run_words_add(&plan->methods, p->err, "%s",
+                               r->methods->children[i].key));
+    plan->own = base_alloc(r->tasks->n_children, sizeof *plan->own);
+    return plan->own ? LORI_OK : base_no_memory(p->err, 1);
+}
+
 static lori_status plan_stages(planning *p)
 {
     const recipe *r = &p->r;
@@ -588,9 +631,10 @@ static lori_status plan_stages(planning *p)
     check_names(p, r->methods);
     if (r->merges)
         check_names(p, r->merges);
+    BASE_TRY(keep_names(p));
     for (size_t i = 0; i < r->tasks->n_children; i++) {
         const format_yaml_node *task = &r->tasks->children[i];
-        BASE_TRY(plan_eval_tasks(p, task));
+        BASE_TRY(plan_eval_tasks(p, task, &p->plan->own[i]));
         for (size_t k = 0; k < r->methods->n_children; k++)
             BASE_TRY(plan_method(p, task, &r->methods->children[k]));
     }
@@ -684,5 +728,8 @@ void run_plan_free(run_plan *plan)
     free(plan->data_dir);
     run_words_free(&plan->rows);
     run_words_free(&plan->tasks);
+    run_words_free(&plan->learned);
+    run_words_free(&plan->methods);
+    free(plan->own);
     *plan = (run_plan){0};
 }

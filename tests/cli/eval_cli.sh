@@ -255,6 +255,46 @@ refuses "a taken name" 2 "the name 'words-lora' is taken" "$lori" run bad.yaml -
 refuses "no output" 2 "recipe.yaml:1: output_dir is missing" "$lori" run recipe.yaml
 if [ -e x ]; then fail "a bad recipe wrote"; else pass; fi
 
+# ---- the page ----------------------------------------------------------------
+# Times differ from run to run and stand apart.
+timeless() { sed '/<section id="times">/,/<\/section>/d' "$1"; }
+has() { # NAME TEXT: r's page holds it
+    if grep -qF -- "$2" r/report.html; then pass; else fail "$1: no '$2' in the page"; fi
+}
+timeless r/report.html >r.html
+timeless k/report.html >k.html
+same "the page of a run killed $tries times" r.html k.html
+grep -c '"[a-z_]*,none": 0\.' r/eval/results.json >/dev/null || fail "no share to look for"
+# Every share of the overview, with its interval, is in the table of results.
+awk '/"(acc|exact_match),none"/ { v = $2 + 0 }
+    /"(acc|exact_match)_wilson95,none"/ { getline; low = $1 + 0; getline; high = $1 + 0
+        printf "%.1f<small>%.1f to %.1f</small>\n", 100 * v, 100 * low, 100 * high }' \
+    r/eval/results.json >shares
+if [ "$(wc -l <shares)" -ge 20 ]; then pass; else fail "too few shares in results.json"; fi
+while read -r share; do has "a share" "$share"; done <shares
+for row in base sums-lora words-lori-d cat-s linear-lora words-sums-lori-s; do
+    has "a row" "<th scope=\"row\">$row</th>"
+done
+has "a mask's density" "sums, lori-s: "
+has "a curve" '<path class="line c3" d="M'
+# lori-s trains what its mask keeps.
+kept=$(sed -n 's/^  "kept": \([0-9]*\),$/\1/p' r/sums-lori-s-mask/keep.json)
+if tr -d , <r/report.html | grep -qF "<th scope=\"row\">lori-s</th><td>$kept</td>"; then pass; else
+    fail "trained parameters of lori-s are not $kept"
+fi
+if grep -qE '(src|href)="[^d]|https?://|<script|@import|url\(' r/report.html; then
+    fail "the page asks for another file"
+else pass; fi
+# It is made again where it is missing or other than the run, and only then.
+cp r/report.html page
+runs "the page is there" "$lori" run recipe.yaml --output r
+if grep -q "results written" err; then fail "the page was written again"; else pass; fi
+echo more >>r/report.html
+runs "the page is stale" "$lori" run recipe.yaml --output r
+same "the page again" page r/report.html
+rm r/report.html
+runs "the page is missing" "$lori" run recipe.yaml --output r
+same "the page again" page r/report.html
 # Results of fewer models than the last evaluation has are made again.
 rm -r r/eval/base
 runs "lost results" "$lori" run recipe.yaml --output r
@@ -262,6 +302,15 @@ same "the table after it" run.md out
 rm r/eval/results.md
 runs "a lost table" "$lori" run recipe.yaml --output r
 same "the table after it" run.md out
+
+# Names are text, never HTML.
+sed "s/^  words:/  '<w\&\"s>':/; s/first: words/first: '<w\&\"s>'/" recipe.yaml >wild.yaml
+sed 's/^task: choice/task: "<i>\&amp;"/' choice.yaml >wild_choice.yaml
+sed -i 's/eval: choice.yaml/eval: wild_choice.yaml/' wild.yaml
+runs "a wild name" "$lori" run wild.yaml --output w max_steps=2
+if grep -qF '<th scope="row">&lt;w&amp;&quot;s&gt;-lora</th>' w/report.html; then pass; else fail "a task's name"; fi
+if grep -qF '<th scope="col">&lt;i&gt;&amp;amp;<small>acc</small>' w/report.html; then pass; else fail "an evaluation's name"; fi
+if grep -qE '<w|<i>' w/report.html; then fail "a name became HTML"; else pass; fi
 
 echo "$passed passed, $failed failed (moments from seed ${3:-the time})"
 [ $failed = 0 ]
