@@ -190,9 +190,9 @@ test-chat: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 	@echo "== tests of chat"
 	$(Q)$(LIMIT) tests/cli/run_chat.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 .PHONY: test-tasks
-test-tasks: $(BUILD)/lori $(BUILD)/tiny_gguf
+test-tasks: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 	@echo "== tests of eval and run"
-	$(Q)$(LIMIT) tests/cli/eval_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf
+	$(Q)$(LIMIT) tests/cli/eval_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 .PHONY: test-tokens
 test-tokens: $(BUILD)/lori $(BUILD)/tiny_gguf
 	@echo "== tests of tokenize and detokenize"

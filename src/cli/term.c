@@ -116,6 +116,7 @@ void cli_interrupt_clear(void)
 typedef struct bar {
     char what[32];
     int64_t first; /* units already done when it started (a resumed run) */
+    int64_t done;
     double start_s, shown_s;
     bool open; /* a line without its end is on the screen */
 } bar;
@@ -185,12 +186,13 @@ static void on_progress(void *context, const lori_progress *p)
     double now = now_s();
     bool screen = isatty(STDERR_FILENO);
     bool last = p->total > 0 && p->done >= p->total;
-    if (strcmp(b->what, p->what) != 0 || p->done < b->first) {
+    if (strcmp(b->what, p->what) != 0 || p->done < b->done) {
         cli_ui_end();
         *b = (bar){.first = p->done, .start_s = now};
         b->shown_s = screen ? 0 : now; /* plain lines: from 10 s on */
         snprintf(b->what, sizeof b->what, "%s", p->what);
     }
+    b->done = p->done;
     if (!last && now - b->shown_s < (screen ? 0.1 : 10.0))
         return;
     if (last && b->shown_s < 0)

@@ -10,33 +10,109 @@ typedef struct running {
     const lori_run_options *o;
     const lori_ui *ui;
     run_plan plan;
-    run_state *state;     /* [stages] */
-    double *seconds;      /* [stages] taken, or expected */
-    int64_t at;           /* the stage that runs */
-    double before, total; /* seconds of the stages before it, of all */
-    double share;         /* of this stage that is done */
+    run_state *state; /* [stages] */
+    double *seconds;  /* [stages] that the done ones took */
+    bool surveyed;    /* later stages were looked at, for `seconds_left` */
+    int64_t at;       /* the stage that runs */
+    double start;     /* of that stage */
+    double share;     /* of it that is done, and that was at its start */
+    double share_before;
 } running;
 
 /* ---- one progress for all ---------------------------------------------------
  */
 
-static const lori_progress *inner_of(const running *r, const lori_progress *p)
+/* The rows that an evaluation shares with the one before it: they are not
+ * evaluated again. */
+static int64_t rows_before(const running *r, int64_t i)
 {
-    static const char *const counted[] = {"train", NULL, NULL, "eval"};
-    const char *what = counted[r->plan.stages[r->at].kind];
-    return what && !strcmp(p->what, what) && p->total > 0 ? p : NULL;
+    while (--i >= 0)
+        if (r->plan.stages[i].kind == RUN_EVAL)
+            return r->plan.stages[i].n_rows + 1;
+    return 0;
 }
 
+/* Work of a stage, in a unit that is its kind's. */
+static double work_of(const running *r, int64_t i)
+{
+    const run_stage *s = &r->plan.stages[i];
+    if (s->kind != RUN_EVAL)
+        return 1;
+    return (double)(s->n_rows + 1 - rows_before(r, i));
+}
+
+/* Of the stage that runs; other counts than that of its work say nothing. */
+static void take_share(running *r, const lori_progress *p)
+{
+    static const char *const counted[] = {"train", NULL, NULL, "eval"};
+    const run_stage *s = &r->plan.stages[r->at];
+    const char *what = counted[s->kind];
+    if (!what || strcmp(p->what, what) != 0 || p->total <= 0)
+        return;
+    double share = (double)p->done / (double)p->total;
+    if (s->kind == RUN_EVAL) {
+        double rows = (double)s->n_rows + 1;
+        share =
+            (share * rows - (double)rows_before(r, r->at)) / work_of(r, r->at);
+    }
+    r->share = fmax(share, 0);
+    if (r->share_before < 0)
+        r->share_before = r->share;
+}
+
+/* What the stage that runs will have taken by its own pace; 0: too early. */
+static double by_pace(const running *r)
+{
+    double part = r->share - r->share_before;
+    if (r->share_before < 0 || part < 0.05)
+        return 0;
+    return (base_now_s() - r->start) * (1 - r->share_before) / part;
+}
+
+/* Stages to come take what their kind took so far, or else a guess. */
+static double seconds_left(const running *r)
+{
+    static const double guess[RUN_KINDS] = {30, 0.2, 0.5, 3};
+    double sum[RUN_KINDS] = {0}, work[RUN_KINDS] = {0}, left = 0;
+    double pace = by_pace(r);
+    for (int64_t i = 0; i < r->plan.n; i++) {
+        run_kind k = r->plan.stages[i].kind;
+        bool paced = i == r->at && pace > 0;
+        if (r->state[i] != RUN_DONE && !paced)
+            continue;
+        sum[k] += paced ? pace : r->seconds[i];
+        work[k] += work_of(r, i);
+    }
+    for (int64_t i = r->at; i < r->plan.n; i++) {
+        run_kind k = r->plan.stages[i].kind;
+        double each = work[k] > 0 ? sum[k] / work[k] : guess[k];
+        if (r->state[i] != RUN_DONE)
+            left += each * work_of(r, i) * (i == r->at ? 1 - r->share : 1);
+    }
+    return left;
+}
+
+static void clock_text(double s, char buf[16])
+{
+    int t = (int)fmin(s, 359999);
+    if (t >= 3600)
+        snprintf(buf, 16, "%d:%02d:%02d", t / 3600, t / 60 % 60, t % 60);
+    else
+        snprintf(buf, 16, "%02d:%02d", t / 60, t % 60);
+}
+
+/* The stage's own progress, with its place among all and the time for all. */
 static void on_progress(void *context, const lori_progress *p)
 {
     running *r = context;
-    const run_stage *s = &r->plan.stages[r->at];
-    if (inner_of(r, p))
-        r->share = (double)p->done / (double)p->total;
-    double done = (r->before + r->share * r->seconds[r->at]) / r->total;
-    base_progress(r->ui, "run", (int64_t)(1000 * done), 1000,
-                  "%s: %s %lld/%lld %s", s->name, p->what, (long long)p->done,
-                  (long long)p->total, p->detail ? p->detail : "");
+    const char *detail = p->detail ? p->detail : "";
+    char left[16];
+    take_share(r, p);
+    clock_text(seconds_left(r), left);
+    base_progress(r->ui, p->what, p->done, p->total,
+                  "run %lld/%lld, %s left, %s%s%s", (long long)r->at + 1,
+                  (long long)r->plan.n, left, r->plan.stages[r->at].name,
+                  *detail ? " | " : "", detail);
 }
 
 static void on_log(void *context, lori_log_level level, const char *line)
@@ -49,28 +125,6 @@ static int on_ask(void *context)
 {
     running *r = context;
     return base_interrupted(r->ui);
-}
-
-/* Seconds of stages that have not run: as the mean of their kind's that have,
- * else a guess. */
-static void expect(running *r)
-{
-    static const double guess[RUN_KINDS] = {60, 0.2, 0.5, 60};
-    double sum[RUN_KINDS] = {0}, n[RUN_KINDS] = {0};
-    for (int64_t i = 0; i < r->plan.n; i++)
-        if (r->state[i] == RUN_DONE) {
-            sum[r->plan.stages[i].kind] += r->seconds[i];
-            n[r->plan.stages[i].kind]++;
-        }
-    r->total = r->before = 0;
-    for (int64_t i = 0; i < r->plan.n; i++) {
-        run_kind k = r->plan.stages[i].kind;
-        if (r->state[i] != RUN_DONE)
-            r->seconds[i] = n[k] > 0 ? sum[k] / n[k] : guess[k];
-        r->total += r->seconds[i];
-        r->before += i < r->at ? r->seconds[i] : 0;
-    }
-    r->total = fmax(r->total, 1e-3);
 }
 
 /* ---- the jobs
@@ -194,40 +248,82 @@ static lori_status do_stage(running *r, const run_stage *s, const lori_ui *ui,
     return do_eval(r, s, ui, report, err);
 }
 
+/* Whether an input of stage i is the output of an earlier one that will run. */
+static bool waits(const running *r, int64_t i)
+{
+    const run_stage *s = &r->plan.stages[i];
+    for (int64_t k = 0; k < i; k++)
+        for (int64_t j = 0; j < s->inputs.n && r->state[k] != RUN_DONE; j++)
+            if (!strcmp(r->plan.stages[k].output, s->inputs.word[j]))
+                return true;
+    return false;
+}
+
+static lori_status look_at(running *r, int64_t i, lori_error *err)
+{
+    json_t *facts = NULL;
+    r->state[i] = RUN_TODO;
+    if (waits(r, i))
+        return LORI_OK;
+    BASE_TRY(run_facts(&r->plan, &r->plan.stages[i], &facts, err));
+    lori_status st = run_look(&r->plan, &r->plan.stages[i], facts, &r->state[i],
+                              &r->seconds[i], err);
+    json_decref(facts);
+    return st;
+}
+
+/* Once there is something to do: what else there is. */
+static lori_status survey(running *r, lori_error *err)
+{
+    for (int64_t i = r->at + 1; i < r->plan.n && !r->surveyed; i++)
+        BASE_TRY(look_at(r, i, err));
+    r->surveyed = true;
+    return LORI_OK;
+}
+
+/* A stage that is not done, with what it is made from. */
+static lori_status make(running *r, const json_t *facts, lori_error *err)
+{
+    int64_t i = r->at;
+    const run_stage *s = &r->plan.stages[i];
+    lori_report *report = NULL;
+    lori_ui ui = {.context = r,
+                  .log = on_log,
+                  .progress = on_progress,
+                  .interrupted = on_ask};
+    BASE_TRY(survey(r, err));
+    base_log(r->ui, LORI_LOG_INFO, "stage %lld of %lld: %s %s%s",
+             (long long)i + 1, (long long)r->plan.n, run_kind_names[s->kind],
+             s->name, r->state[i] == RUN_STOPPED ? " (goes on)" : "");
+    r->start = base_now_s();
+    r->share = 0;
+    r->share_before = -1;
+    lori_status st = base_interrupted(r->ui)
+                         ? base_fail(err, LORI_INTERRUPTED, "interrupted")
+                         : run_begin(&r->plan, s, facts, err);
+    if (!st)
+        st = do_stage(r, s, &ui, &report, err);
+    r->seconds[i] = base_now_s() - r->start;
+    if (!st)
+        st = run_end(&r->plan, s, facts, r->seconds[i], err);
+    if (!st)
+        r->state[i] = RUN_DONE;
+    else
+        base_prefix(err, st, "stage %s", s->name);
+    job_report_free(report);
+    return st;
+}
+
 static lori_status run_stage_at(running *r, int64_t i, lori_error *err)
 {
     const run_stage *s = &r->plan.stages[i];
-    lori_report *report = NULL;
     json_t *facts = NULL;
     r->at = i;
-    r->share = 0;
     BASE_TRY(run_facts(&r->plan, s, &facts, err));
     lori_status st =
         run_look(&r->plan, s, facts, &r->state[i], &r->seconds[i], err);
-    if (!st && r->state[i] != RUN_DONE) {
-        lori_ui ui = {.context = r,
-                      .log = on_log,
-                      .progress = on_progress,
-                      .interrupted = on_ask};
-        expect(r);
-        base_log(r->ui, LORI_LOG_INFO, "stage %lld of %lld: %s %s%s",
-                 (long long)i + 1, (long long)r->plan.n,
-                 run_kind_names[s->kind], s->name,
-                 r->state[i] == RUN_STOPPED ? " (goes on)" : "");
-        double start = base_now_s();
-        st = base_interrupted(r->ui)
-                 ? base_fail(err, LORI_INTERRUPTED, "interrupted")
-                 : run_begin(&r->plan, s, facts, err);
-        if (!st)
-            st = do_stage(r, s, &ui, &report, err);
-        r->seconds[i] = base_now_s() - start;
-        if (!st)
-            st = run_end(&r->plan, s, facts, r->seconds[i], err);
-        r->state[i] = st ? r->state[i] : RUN_DONE;
-        if (st)
-            base_prefix(err, st, "stage %s", s->name);
-    }
-    job_report_free(report);
+    if (!st && r->state[i] != RUN_DONE)
+        st = make(r, facts, err);
     json_decref(facts);
     return st;
 }
@@ -295,30 +391,6 @@ static lori_status finish_report(const running *r, lori_report **out,
                           &text, out, err);
     json_decref(stages);
     base_str_free(&text);
-    return st;
-}
-
-/* Whether an input of stage i is the output of an earlier one that will run. */
-static bool waits(const running *r, int64_t i)
-{
-    const run_stage *s = &r->plan.stages[i];
-    for (int64_t k = 0; k < i; k++)
-        for (int64_t j = 0; j < s->inputs.n && r->state[k] != RUN_DONE; j++)
-            if (!strcmp(r->plan.stages[k].output, s->inputs.word[j]))
-                return true;
-    return false;
-}
-
-static lori_status look_at(running *r, int64_t i, lori_error *err)
-{
-    json_t *facts = NULL;
-    r->state[i] = RUN_TODO;
-    if (waits(r, i))
-        return LORI_OK;
-    BASE_TRY(run_facts(&r->plan, &r->plan.stages[i], &facts, err));
-    lori_status st = run_look(&r->plan, &r->plan.stages[i], facts, &r->state[i],
-                              &r->seconds[i], err);
-    json_decref(facts);
     return st;
 }
 

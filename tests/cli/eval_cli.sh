@@ -2,11 +2,12 @@
 # eval_cli.sh - tests of `lori eval` and `lori run`: tasks on a tiny random
 # model, exact tables, what is said about wrong inputs, and runs that are killed
 # at random moments and end with the table of one that never was.
-#   eval_cli.sh LORI TINY_GGUF [SEED]    SEED: of the moments (the time)
+#   eval_cli.sh LORI TINY_GGUF PTY [SEED]    SEED: of the moments (the time)
 set -u
 lori=$(readlink -f "$1")
 tiny=$(readlink -f "$2")
-seed=${3:-$(date +%s)}
+pty=$(readlink -f "$3")
+seed=${4:-$(date +%s)}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/lori-eval.XXXXXX")
 trap 'rm -rf "$dir"' EXIT INT TERM
 cd "$dir" || exit 1
@@ -208,6 +209,16 @@ if grep -q stage err; then fail "a finished run did something"; else pass; fi
 runs "dry run, done" "$lori" run recipe.yaml --output r --dry-run
 if grep -qv " done " out; then fail "a finished run has something to do"; else pass; fi
 
+# In a terminal: a stage's own bar, its place among all and the time for all.
+echo end | "$pty" "$lori" run recipe.yaml --output p max_steps=2 >out 2>err || fail "run in a terminal"
+tr '\r' '\n' <out >lines
+if grep -qE '^.\[Ktrain \[.*\] 1/2 .* run 1/14, [0-9:]+ left, sums-lora' lines; then pass; else
+    fail "the first stage's progress"
+fi
+if grep -qE '^.\[Keval \[#{20}\] ([0-9]+)/\1 .* run 14/14, 00:00 left, ' lines; then pass; else
+    fail "the last stage's progress"
+fi
+
 # A changed input makes what was made from it, and only that, again.
 sed -i '1s/it is the/it was the/' data/sums.jsonl
 runs "dry run, changed" "$lori" run recipe.yaml --output r --dry-run
@@ -312,5 +323,5 @@ if grep -qF '<th scope="row">&lt;w&amp;&quot;s&gt;-lora</th>' w/report.html; the
 if grep -qF '<th scope="col">&lt;i&gt;&amp;amp;<small>acc</small>' w/report.html; then pass; else fail "an evaluation's name"; fi
 if grep -qE '<w|<i>' w/report.html; then fail "a name became HTML"; else pass; fi
 
-echo "$passed passed, $failed failed (moments from seed ${3:-the time})"
+echo "$passed passed, $failed failed (moments from seed ${4:-the time})"
 [ $failed = 0 ]
