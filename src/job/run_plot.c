@@ -264,24 +264,30 @@ static void add_y_tick(const axes *a, double loss, base_str *out)
                     PLOT_LEFT - 5, y + 4, loss);
 }
 
+/* 1, 2 and 5 times the powers of ten. */
+static void add_log_ticks(const axes *a, base_str *out)
+{
+    int last = (int)floor(log10(a->high));
+    for (int power = (int)floor(log10(a->low)); power <= last; power++) {
+        add_y_tick(a, pow(10, power), out);
+        add_y_tick(a, 2 * pow(10, power), out);
+        add_y_tick(a, 5 * pow(10, power), out);
+    }
+}
+
 static void add_axes(const axes *a, base_str *out)
 {
-    static const double parts[] = {1, 2, 5};
-    if (a->logarithmic)
-        for (double power = pow(10, floor(log10(a->low))); power <= a->high;
-             power *= 10)
-            for (int i = 0; i < 3; i++)
-                add_y_tick(a, parts[i] * power, out);
     double step = round_up((a->high - a->low) / 5);
-    for (double y = ceil(a->low / step) * step; !a->logarithmic && y <= a->high;
-         y += step)
-        add_y_tick(a, fabs(y) < step / 2 ? 0 : y, out);
+    if (a->logarithmic)
+        add_log_ticks(a, out);
+    for (int i = 0; i <= 6 && !a->logarithmic; i++)
+        add_y_tick(a, (ceil(a->low / step) + i) * step, out);
     step = fmax(round_up(a->x_most / 5), 1);
-    for (double x = 0; x <= a->x_most * (1 + 1e-9); x += step)
+    for (int i = 0; i * step <= a->x_most; i++)
         base_str_printf(out,
                         "<text class=\"tick mid\" x=\"%.1f\" y=\"%d\">%.6g"
                         "</text>",
-                        at_x(a, x), PLOT_BOTTOM + 14, x);
+                        at_x(a, i * step), PLOT_BOTTOM + 14, i * step);
     base_str_printf(out,
                     "<text class=\"tick end\" x=\"%d\" y=\"%d\">step</text>\n",
                     WIDTH - 8, PLOT_BOTTOM + 28);
