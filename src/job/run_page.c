@@ -276,6 +276,15 @@ static void add_value(base_str *out, page_value v, bool own)
         base_str_printf(out, "%.4f</td>", v.value);
 }
 
+/* Whether there are accuracies to average. */
+static bool has_mean(const page_results *r)
+{
+    int64_t shares = 0;
+    for (int64_t t = 0; t < r->plan->tasks.n; t++)
+        shares += r->value[t].is_share;
+    return shares > 1;
+}
+
 /* `stage` PAGE_BASE: the base. */
 static void add_result_row(page *p, int64_t stage)
 {
@@ -292,10 +301,8 @@ static void add_result_row(page *p, int64_t stage)
         add_value(out, v, learned >= 0 && p->plan->own[learned] == t);
         take(&all, v);
     }
-    if (all.n > 1)
+    if (has_mean(r))
         add_number(out, "", mean_of(all));
-    else
-        base_str_puts(out, "<td>-</td>");
     base_str_puts(out, "</tr>\n");
 }
 
@@ -308,10 +315,11 @@ static void add_result_group(page *p, const char *name, run_kind kind,
         if (s->kind != kind || (s->first >= 0) != pair)
             continue;
         if (!any)
-            base_str_printf(&p->out,
-                            "<tr class=\"group\"><th scope=\"rowgroup\" "
-                            "colspan=\"%lld\">%s</th></tr>\n",
-                            (long long)p->plan->tasks.n + 2, name);
+            base_str_printf(
+                &p->out,
+                "<tr class=\"group\"><th scope=\"rowgroup\" "
+                "colspan=\"%lld\">%s</th></tr>\n",
+                (long long)p->plan->tasks.n + 1 + has_mean(&p->results), name);
         any = true;
         add_result_row(p, i);
     }
@@ -334,8 +342,10 @@ static void add_results(page *p)
         base_str_printf(out, "<small>%s</small></th>",
                         p->results.tasks[t]->metrics[0]);
     }
-    base_str_puts(out, "<th scope=\"col\">mean<small>of accuracies</small>"
-                       "</th></tr></thead>\n<tbody>\n");
+    if (has_mean(&p->results))
+        base_str_puts(out, "<th scope=\"col\">mean<small>of accuracies</small>"
+                           "</th>");
+    base_str_puts(out, "</tr></thead>\n<tbody>\n");
     add_result_row(p, PAGE_BASE);
     add_result_group(p, "Single tasks", RUN_TRAIN, false);
     add_result_group(p, "Merges", RUN_MERGE, false);

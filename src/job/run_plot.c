@@ -387,7 +387,7 @@ static void add_cell(const plot_heat *h, int64_t row, int64_t col, double x,
         base_str_printf(out,
                         "<text class=\"mid%s\" x=\"%.1f\" y=\"%.1f\">"
                         "%s%.1f</text>",
-                        part > 0.55 ? " on" : "", x + width / 2,
+                        part > 0.7 ? " on" : "", x + width / 2,
                         y + height / 2 + 4,
                         h->is_signed && value > 0 ? "+" : "", value);
     base_str_puts(out, "</g>\n");

@@ -180,23 +180,35 @@ static double change(const page_results *r, int64_t method, int64_t row,
                      int64_t col)
 {
     int64_t stage = page_training(r, row, method, -1);
-    page_value with = stage < 0 ? (page_value){0} : page_own(r, stage, col);
-    page_value base = page_own(r, PAGE_BASE, col);
-    bool shares = with.known && with.is_share && base.is_share;
-    return shares ? 100 * (with.value - base.value) : (double)NAN;
+    return 100 *
+           (page_own(r, stage, col).value - page_own(r, PAGE_BASE, col).value);
+}
+
+/* The learned tasks with an accuracy. */
+typedef struct scored {
+    int64_t *task; /* [n] */
+    const char **name;
+    int64_t n;
+} scored;
+
+static void scored_tasks(const page_results *r, scored *s)
+{
+    for (int64_t t = 0; t < r->plan->learned.n; t++)
+        if (page_own(r, PAGE_BASE, t).is_share) {
+            s->name[s->n] = r->plan->learned.word[t];
+            s->task[s->n++] = t;
+        }
 }
 
 /* The colours reach as far as the largest change of a task that was not
  * learned; noise of a few points stays pale. */
 #define LEAST_SCALE 10
-void page_interference(const page_results *r, base_str *out)
+static void interference_maps(const page_results *r, const scored *s,
+                              double *cells, bool *framed, base_str *out)
 {
-    const run_plan *plan = r->plan;
-    int64_t n = plan->learned.n;
-    double *cells = base_alloc((size_t)(n * n), sizeof *cells);
-    bool *framed = base_alloc((size_t)(n * n), sizeof *framed);
-    plot_heat h = {.rows = (const char *const *)plan->learned.word,
-                   .cols = (const char *const *)plan->learned.word,
+    int64_t n = s->n;
+    plot_heat h = {.rows = s->name,
+                   .cols = s->name,
                    .n_rows = n,
                    .n_cols = n,
                    .cells = cells,
@@ -204,29 +216,43 @@ void page_interference(const page_results *r, base_str *out)
                    .most = LEAST_SCALE,
                    .is_signed = true,
                    .unit = "points"};
-    out->failed |= !cells || !framed;
-    bool wanted = plan->tasks.n > 0 && n > 1 && !out->failed;
-    for (int64_t i = 0; wanted && i < plan->methods.n * n * n; i++)
-        if (i / n % n != i % n)
-            h.most =
-                fmax(h.most, fabs(change(r, i / (n * n), i / n % n, i % n)));
-    if (wanted) {
+    for (int64_t m = 0; m < r->plan->methods.n; m++)
+        for (int64_t i = 0; i < n * n; i++)
+            if (i / n != i % n)
+                h.most = fmax(
+                    h.most, fabs(change(r, m, s->task[i / n], s->task[i % n])));
+    for (int64_t m = 0; m < r->plan->methods.n; m++) {
+        for (int64_t i = 0; i < n * n; i++) {
+            cells[i] = change(r, m, s->task[i / n], s->task[i % n]);
+            framed[i] = i / n == i % n;
+        }
+        plot_heat_map(r->plan->methods.word[m], &h, out);
+    }
+}
+
+void page_interference(const page_results *r, base_str *out)
+{
+    size_t n = (size_t)r->plan->learned.n;
+    scored s = {.task = base_alloc(n, sizeof *s.task),
+                .name = base_alloc(n, sizeof *s.name)};
+    double *cells = base_alloc(n * n, sizeof *cells);
+    bool *framed = base_alloc(n * n, sizeof *framed);
+    if (!s.task || !s.name || !cells || !framed)
+        out->failed = true;
+    else
+        scored_tasks(r, &s);
+    if (s.n > 1) {
         open_section("Interference",
                      "What the adapter that learned the task of a row changes "
                      "on the task of a column, in points of accuracy over the "
                      "base. Framed: its own task.",
                      out);
         open_panels(out);
-    }
-    for (int64_t m = 0; wanted && m < plan->methods.n; m++) {
-        for (int64_t i = 0; i < n * n; i++) {
-            cells[i] = change(r, m, i / n, i % n);
-            framed[i] = i / n == i % n;
-        }
-        plot_heat_map(plan->methods.word[m], &h, out);
-    }
-    if (wanted)
+        interference_maps(r, &s, cells, framed, out);
         close_panels(out);
+    }
+    free(s.task);
+    free(s.name);
     free(cells);
     free(framed);
 }

@@ -288,6 +288,15 @@ for row in base sums-lora words-lori-d cat-s linear-lora words-sums-lori-s; do
 done
 has "a mask's density" "sums, lori-s: "
 has "a curve" '<path class="line c3" d="M'
+# A cell of the interference matrix, from the same file.
+share() { # ROW TASK
+    awk -v row="    \"$1\": {" -v task="      \"$2\": {" '
+        /^    [^ ]/ { here = $0 == row } /^      [^ ]/ { there = $0 == task }
+        here && there && /"(acc|exact_match),none"/ { print $2 + 0 }' r/eval/results.json
+}
+points=$(awk -v with="$(share words-lora choice)" -v base="$(share base choice)" 'BEGIN {
+    v = 100 * (with - base); s = sprintf("%.1f", v); printf "%s%s", (v > 0 ? "+" : ""), (s == "-0.0" ? "0.0" : s) }')
+has "interference" "<title>words, sums: $points points</title>"
 # lori-s trains what its mask keeps.
 kept=$(sed -n 's/^  "kept": \([0-9]*\),$/\1/p' r/sums-lori-s-mask/keep.json)
 if tr -d , <r/report.html | grep -qF "<th scope=\"row\">lori-s</th><td>$kept</td>"; then pass; else
