@@ -236,7 +236,7 @@ static double at_y(const axes *a, double loss)
 
 static axes axes_of(const plot_line *lines, int64_t n)
 {
-    axes a = {.x_most = 1, .low = INFINITY, .high = -INFINITY};
+    axes a = {.x_most = 1, .low = HUGE_VAL, .high = -HUGE_VAL};
     for (int64_t i = 0; i < n; i++)
         for (int64_t k = 0; k < lines[i].curve->n; k++) {
             double loss = lines[i].curve->loss[k];
