@@ -420,7 +420,8 @@ LORI_API lori_status lori_eval_presets(const char *name, lori_report **out,
 /* Runs a recipe of stages: trainings of several tasks, masks, merges, pairs of
  * tasks one after the other, evaluation of all. What is done and still valid
  * (by the content of what it was made from) is skipped, a stopped training or
- * evaluation goes on. Format: docs/RUN.md. */
+ * evaluation goes on. Leaves a page of the results, OUTPUT/report.html. Format:
+ * docs/RUN.md. */
 typedef struct lori_run_options {
     const char *recipe;
     /* These beat the recipe's model_name_or_path, output_dir, data_dir. */

@@ -38,7 +38,7 @@ static double work_of(const running *r, int64_t i)
     const run_stage *s = &r->plan.stages[i];
     if (s->kind != RUN_EVAL)
         return 1;
-    return (double)(s->n_rows + 1 - rows_before(r, i));
+    return fmax((double)(s->n_rows + 1 - rows_before(r, i)), 1);
 }
 
 /* Of the stage that runs; other counts than that of its work say nothing. */
