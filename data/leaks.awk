@@ -1,7 +1,7 @@
 # leaks.awk - whether a test set shares a prompt, or the form of a sentence,
 # with the rows before it. A sentence's form is what is left when every word of
 # words.txt, every pronoun, every variable and every number is blanked; the
-# lines that list choices ("answer1: ...") have one form in all sets.
+# lines that list four choices have one form in all sets.
 #
 #   awk -f data/leaks.awk -v words=data/words.txt train.jsonl valid.jsonl test.jsonl
 #
@@ -68,7 +68,7 @@ BEGIN {
     rows[FILENAME]++
     k = split(prompt, sentence, /\\n|[.?!] |[.?!]$/)
     for (i = 1; i <= k; i++) {
-        if (sentence[i] == "" || sentence[i] ~ /^answer[0-9]: /)
+        if (sentence[i] == "" || sentence[i] ~ /^[a-z]+(, [a-z]+)+$/)
             continue
         shape = form(sentence[i])
         if (FILENAME != last)

@@ -1,5 +1,5 @@
 # nlu.awk - multiple choice: what a word is, what it is good for, what its
-# opposite is; four answers. The answer's form is the reference's.
+# opposite is; four words to choose from. The answer's form is the reference's.
 
 BEGIN {
     begin("nlu")
@@ -38,7 +38,7 @@ function choices_with(answer, at,    i, taken, other, k) {
     }
 }
 
-function question(    text, at, answer, i) {
+function question(    text, at, answer, i, list, claims) {
     form = one_of("is|is|use|use|opposite")
     if (form == "opposite") {
         asked = pick("opposite")
@@ -56,7 +56,10 @@ function question(    text, at, answer, i) {
     at = between(1, 4)
     choices_with(answer, at)
     text = fill(template(form), "X", asked)
-    for (i = 1; i <= 4; i++)
-        text = text "\nanswer" i ": " choice[i]
-    emit(text, "the correct answer is answer" at, "\"choices\": [\"answer1\", \"answer2\", \"answer3\", \"answer4\"], \"answer\": \"answer" at "\"")
+    list = claims = ""
+    for (i = 1; i <= 4; i++) {
+        list = list (i > 1 ? ", " : "") choice[i]
+        claims = claims (i > 1 ? ", " : "") "\"the correct answer is " choice[i] "\""
+    }
+    emit(text "\n" list, "the correct answer is " answer, "\"choices\": [" claims "], \"answer\": \"" answer "\"")
 }
