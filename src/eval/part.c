@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "eval/eval_i.h"
@@ -59,6 +60,13 @@ static void list_changes(const json_t *x, const json_t *y, const char *prefix,
         }
 }
 
+/* A run that was killed when it began leaves an empty log. */
+static bool has_lines(const char *log)
+{
+    struct stat file;
+    return stat(log, &file) == 0 && file.st_size > 0;
+}
+
 /* Whether the settings on disk are these, and what differs. */
 static lori_status compare_settings(const part *p, const json_t *now,
                                     bool *same, base_str *changes,
@@ -67,7 +75,7 @@ static lori_status compare_settings(const part *p, const json_t *now,
     json_t *then = NULL;
     *same = false;
     if (!base_is_file(p->settings)) {
-        if (base_is_file(p->log))
+        if (has_lines(p->log))
             base_str_puts(changes, "they are not there");
         return LORI_OK;
     }

@@ -151,6 +151,13 @@ for f in base one second; do
     for t in choice answer text; do same "its log" whole/$f/$t.jsonl killed/$f/$t.jsonl; done
 done
 
+# Killed after its log was made and before its settings were.
+mkdir -p begun/base && : >begun/base/choice.jsonl
+runs "killed at its beginning" "$lori" eval --model base --task choice.yaml --output begun --log-samples --dtype f32
+same "its log" whole/base/choice.jsonl begun/base/choice.jsonl
+rm begun/base/choice.settings.json
+refuses "a log of nobody knows what" 1 "was made with other settings (they are not there)" \
+    "$lori" eval --model base --task choice.yaml --output begun --log-samples --dtype f32
 refuses "other settings" 1 "was made with other settings (documents, data)" \
     "$lori" eval --model base --task choice.yaml --output whole --log-samples --dtype f32 --limit 9
 refuses "another model" 1 "was made with other settings (model)" \
