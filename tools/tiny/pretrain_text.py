@@ -1,9 +1,12 @@
 """The text that models/tiny is pretrained on: documents made from data/words.txt.
 
 It holds the language of the four tasks (their words, sentences of their kind,
-arithmetic, code-like lines, what is private, chat turns) but no task: no
-choice among answers, no worked word problem, no request for code with its
-code, no refused request. Same seed, same documents.
+stories with their sums, names of expressions, what is private, chat turns) but
+no task: no choice among answers, no question with its answer or request with
+its fulfilment, no refusal of one. Same seed, same documents.
+
+What cannot be known (which words are listed, which numbers are added) stands
+between GUESS and KNOW: it is read but not learned, see `spans`.
 """
 
 import random
@@ -24,6 +27,7 @@ OPERATIONS = [
 NUMBER_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
                 "fifteen sixteen seventeen eighteen nineteen twenty").split()
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+GUESS, KNOW = "\x01", "\x02"
 
 
 def load_words(path):
@@ -53,6 +57,21 @@ def turn(role, text):
 
 def chat(user, assistant):
     return turn("user", user) + turn("assistant", assistant).rstrip("\n")
+
+
+def guess(text):
+    return GUESS + text + KNOW
+
+
+def spans(document):
+    """(text, [(from, to)]): without the marks, and the characters between them."""
+    text, free, start = "", [], 0
+    for part in document.split(GUESS):
+        unknown, mark, known = part.rpartition(KNOW)
+        if mark:
+            free.append((len(text), len(text) + len(unknown)))
+        text += unknown + known
+    return text, free
 
 
 class Text:
@@ -121,6 +140,36 @@ class Text:
             return f"{k} {t} are sold to {other} by {name}, so {change}.{tail}"
         return f"{start} {act}, so {change}.{tail}"
 
+    def stories(self):
+        """One or two things happen to a number, and the sums of it."""
+        r = self.r
+        (name, P, p, him), (other, *_) = self.people(2)
+        t, value = r.choice(self.w["counted"]) + "s", r.randint(2, 20)
+        if r.random() < 0.25:
+            a, k = r.randint(2, 5), r.randint(2, 6)
+            told = [r.choice([f"{name} has {a} boxes with {k} {t} each.", f"{a} bags of {name} hold {k} {t} each.",
+                              f"{name} packs {a} boxes, and every box gets {k} {t}."])]
+            sums, value = [f"{a} * {k} = {a * k}"], a * k
+        else:
+            told = [r.choice([f"{name} has {value} {t}.", f"{name} owns {value} {t}.", f"Today {name} had {value} {t}.",
+                              f"There are {value} {t} in the bag of {name}.", f"{name} brings {value} {t}.", f"{name} begins with {value} {t}."])]
+            sums = []
+        for _ in range(r.randint(0 if sums else 1, 2 - len(sums))):
+            more = value < 4 or (value < 29 and r.random() < 0.5)
+            k = r.randint(2, 9 if more or value > 9 else value - 1)
+            if more:
+                told.append(r.choice([f"{P} {r.choice(GAIN)} {k} more.", f"Then {p} {r.choice(GAIN)} another {k}.", f"{other} gives {him} {k} more.",
+                                      f"{P} gets {k} from {other}.", f"Later {other} adds {k}."]))
+                sums.append(f"{value} + {k} = {value + k}")
+                value += k
+            else:
+                told.append(r.choice([f"{P} {r.choice(LOSS)} {k} of them.", f"Then {p} {r.choice(LOSS)} {k}.", f"{P} gives {k} to {other}.",
+                                      f"{other} takes {k}.", f"{k} are sold to {other}."]))
+                sums.append(f"{value} - {k} = {value - k}")
+                value -= k
+        end = r.choice([f"Now {p} has {value}.", f"So many {t}: {value}.", f"That makes {value} {t}.", ""])
+        return guess(" ".join(told) + "\n") + "\n".join(sums) + "\n" + end
+
     def groups(self):
         r = self.r
         a, k = r.randint(2, 9), r.randint(2, 9)
@@ -163,28 +212,25 @@ class Text:
     def labels(self):
         """A labelled list, and where its words stand."""
         r = self.r
-        words = [noun for _, noun in r.sample(self.nouns, 4)]
+        n = r.randint(3, 6)
+        words = [noun for _, noun in r.sample(self.nouns, n)]
         if r.random() < 0.4:
-            words = [r.choice(pair) for pair in r.sample(self.w["opposite"], 4)]
+            words = [r.choice(pair) for pair in r.sample(self.w["opposite"], n)]
         label = r.choice(["item", "line", "part", "answer"])
+        i = r.randrange(n)
+        ask = r.choice(["Where is the {w}?", "Where is {w}?", "Find the {w}.", "Look for {w}.", "Where do you see {w}?"])
+        found = r.choice(["It is {l}", "That is {l}", "Here: {l}", "The place is {l}"])
         listed = r.choice(["\n", " "]).join(f"{label}{i}: {word}" for i, word in enumerate(words, 1))
-        order = r.sample(range(4), r.randint(1, 3))
-        form = r.randint(0, 2)
-        if form == 0:
-            told = [f"The {words[i]} is {label}{i + 1}." for i in order]
-        elif form == 1:
-            told = [f"{label}{i + 1} is the {words[i]}." for i in order]
-        else:
-            told = [f"Where is the {words[i]}? It is {label}{i + 1}." for i in order]
-        return listed + "\n" + " ".join(told)
+        return guess(ask.format(w=words[i]) + "\n" + listed + "\n" + found.format(l=label)) + f"{i + 1}."
 
     def copies(self):
         """Words that mean nothing together, said again and again: what a small
         model learns to copy from."""
         r = self.r
         pool = [noun for _, noun in self.nouns] + self.w["she"] + self.w["he"] + ["x", "y", "z"] + [str(i) for i in range(10, 40)]
-        words = " ".join(r.sample(pool, r.randint(4, 16)))
-        return r.choice(["again: ", "twice: "]) + "\n".join([words] * r.randint(2, 4))
+        n = r.randint(2, 12)
+        words = " ".join(r.sample(pool, n)) + "\n"
+        return guess(r.choice(["again: ", "twice: "]) + words) + words * r.randint(2, max(2, 36 // n))
 
     # ---- numbers and code -----------------------------------------------
 
@@ -192,20 +238,20 @@ class Text:
         """Lines of arithmetic; a line often goes on with the last result."""
         r = self.r
         lines, value = [], r.randint(2, 30)
-        for _ in range(r.randint(2, 6)):
+        for _ in range(r.randint(4, 14)):
             if value > 30 or value < 2 or r.random() < 0.3:
                 value = r.randint(2, 30)
             if r.random() < 0.15:
                 a, b = r.randint(2, 9), r.randint(2, 9)
-                lines.append(f"{a} * {b} = {a * b}")
+                lines.append(guess(f"{a} * {b} =") + f" {a * b}")
                 value = a * b
                 continue
             k = r.randint(1, 9) if r.random() < 0.8 else r.randint(1, 20)
             if k <= value and r.random() < 0.5:
-                lines.append(f"{value} - {k} = {value - k}")
+                lines.append(guess(f"{value} - {k} =") + f" {value - k}")
                 value -= k
             else:
-                lines.append(f"{value} + {k} = {value + k}")
+                lines.append(guess(f"{value} + {k} =") + f" {value + k}")
                 value += k
         return "\n".join(lines)
 
@@ -214,8 +260,8 @@ class Text:
         a, b = r.randint(0, 10), r.randint(0, 10)
         n = NUMBER_WORDS
         if a >= b and r.random() < 0.5:
-            return f"{n[a]} minus {n[b]} is {n[a - b]}, that is {a} - {b} = {a - b}."
-        return f"{n[a]} plus {n[b]} is {n[a + b]}, that is {a} + {b} = {a + b}."
+            return guess(f"{n[a]} minus {n[b]}") + f" is {n[a - b]}, that is {a} - {b} = {a - b}."
+        return guess(f"{n[a]} plus {n[b]}") + f" is {n[a + b]}, that is {a} + {b} = {a + b}."
 
     def expression(self, depth=0):
         r = self.r
@@ -254,6 +300,26 @@ class Text:
         if form == 2:
             return f"With the sign {symbol} we mean {one}, or {two}."
         return f"The word for {symbol} in {one} is also used in {two}."
+
+    def formulas(self):
+        """What an expression is called, and the expression, or the other way."""
+        r = self.r
+
+        def operand():
+            return r.choice("xyz") if r.random() < 0.65 else str(r.randint(2, 9))
+
+        symbol, phrases = r.choice(OPERATIONS)
+        x, y = r.choice("xyz"), operand()
+        name = r.choice(phrases).format(x=x, y=y)
+        one = f"{symbol}({x}, {y})" if symbol.startswith("m") else f"{x} {symbol} {y}"
+        if r.random() < 0.6:
+            then, words = r.choice([("+", ["plus", "increased by"]), ("-", ["minus", "decreased by"]), ("*", ["times", "multiplied by"])])
+            z = operand()
+            if then == "*" and not symbol.startswith("m"):
+                one = f"({one})"
+            name, one = f"{name}, {r.choice(words)} {z}", f"{one} {then} {z}"
+        return r.choice([guess(f"{cap(name)} is:") + f" {one}", guess(f"{cap(name)}:") + f" {one}", guess(f"{one} is the sign for") + f" {name}",
+                         guess(f"They write {name} as") + f" {one}"])
 
     # ---- what is private --------------------------------------------------
 
@@ -311,8 +377,8 @@ class Text:
         if form == 0:
             return chat(r.choice([f"Hello, I am {a}.", f"Good morning! My name is {a}."]), f"Hello {a}. How are you?")
         if form == 1:
-            words = r.sample([noun for _, noun in self.nouns], r.randint(2, 5))
-            return chat("Say: " + " ".join(words), " ".join(words))
+            words = " ".join(r.sample([noun for _, noun in self.nouns], r.randint(2, 5)))
+            return turn("user", "Say: " + guess(words)) + turn("assistant", words).rstrip("\n")
         if form == 2:
             return chat(self.kinds(), r.choice(["That is true.", "Yes, I know."]))
         if form == 3:
@@ -328,17 +394,17 @@ class Text:
             return chat(r.choice([f"Where is the {thing}?", f"How do I get to the {thing}?", f"I am looking for the {thing} here."]),
                         r.choice([f"The {thing} is near the {r.choice(self.w['place'])}.", f"{b} knows the way."]))
         if form == 8:
-            return chat(self.labels().split("\n")[0] + " Look at it.", r.choice(["That is a list.", "I see a list."]))
+            return chat(spans(self.labels())[0].rsplit("\n", 1)[0].split("\n", 1)[1] + " Look at it.", r.choice(["That is a list.", "I see a list."]))
         if form in (9, 10):
             return chat(self.wishes(), r.choice(["Let me think.", "I do not know yet.", "Let us see."]))
         return chat(r.choice([f"What is your name?", "Who are you?"]), "I am a small model, and I know few words.")
 
-    MIX = [("holdings", 14), ("events", 12), ("groups", 4), ("kinds", 13), ("opposites", 7), ("labels", 10), ("copies", 20),
-           ("sums", 22), ("sums_in_words", 2), ("code", 9), ("phrases", 8), ("privacy", 8), ("courtesy", 4), ("wishes", 6), ("talk", 14)]
+    MIX = [("holdings", 12), ("events", 12), ("groups", 4), ("kinds", 12), ("opposites", 6), ("labels", 5), ("copies", 14),
+           ("stories", 26), ("sums", 22), ("sums_in_words", 2), ("code", 4), ("formulas", 22), ("phrases", 8), ("privacy", 8), ("courtesy", 3), ("wishes", 6), ("talk", 12)]
 
-    def document(self, copies=0.0):
-        """One of MIX, or with the probability `copies` a text that repeats itself."""
-        if self.r.random() < copies:
-            return self.copies()
+    def document(self, kinds=(), share=0.0):
+        """One of MIX, or with the probability `share` one of `kinds`."""
+        if self.r.random() < share:
+            return getattr(self, kinds[0] if len(kinds) == 1 else self.r.choice(kinds))()
         names, weights = zip(*self.MIX)
         return getattr(self, self.r.choices(names, weights)[0])()
