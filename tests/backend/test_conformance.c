@@ -138,7 +138,8 @@ static void multiply_rows(backend *be, int op, backend_view y, backend_view x,
 static void same_rows(conform *c, int64_t k, int64_t n, int op, cf_kind kind)
 {
     enum { ROWS = 330 };
-    static const int64_t pieces[] = {1, 2, 7, 8, 9, 3, 64, 65, 97, ROWS};
+    static const int64_t pieces[] = {1,  2,  7,  8,  9,  3,  4,   5,
+                                     16, 17, 31, 32, 33, 65, ROWS};
     const bool turned = op % 2 == 0; /* b is [n, k] */
     cf_operand x = cf_random(c, CF_ACT, ROWS, k, 3, 1);
     cf_operand whole = cf_random(c, kind, ROWS, n, 0, 1);

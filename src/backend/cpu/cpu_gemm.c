@@ -173,26 +173,33 @@ void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p)
 
 /* ---- few rows --------------------------------------------------------- */
 
+/* Rows of b that a thread takes at least: where a piece begins, nothing has
+ * been fetched ahead. */
+enum { FEW_PIECE = 32 };
+
+/* oneDNN is asked above so many rows: its bf16 units beat float ones then. */
+enum { FEW_BESIDE_DNNL = 8 };
+
 bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p)
 {
-    const int64_t m = p->a.rows, n = p->c.cols, ld = CPU_ROUND_UP(p->k);
+    const int64_t m = p->a.rows, n = p->c.cols;
     const bool bf = p->a.dtype == BASE_BF16;
-    if (m > CPU_FEW_ROWS || !p->b_rows_n)
+    if (m > (cpu->dnnl ? FEW_BESIDE_DNNL : CPU_FEW_ROWS) || !p->b_rows_n)
         return false;
-    if (!cpu_scratch(cpu, (size_t)(m * ld) * sizeof(float)))
+    if (!cpu_scratch(cpu, (size_t)(CPU_ROUND_UP(m) * CPU_ROUND_UP(p->k)) *
+                              sizeof(float)))
         return true;
-    const cpu_cut s = cpu_cut_even(n, 4 * cpu->be.n_threads, CPU_PANEL);
+    const cpu_cut s = cpu_cut_even(n, cpu->be.n_threads, FEW_PIECE);
 #pragma omp parallel num_threads(cpu->be.n_threads) if (n * p->k > 65536)
     {
         float *x = cpu_scratch_of(cpu, omp_get_thread_num());
-        cpu->k->load_rows(x, ld, p->a.data, p->a.ld, m, p->k, bf);
-#pragma omp for schedule(dynamic, 1)
+        cpu->k->few_x(x, p->a.data, p->a.ld, m, p->k, bf);
+#pragma omp for schedule(static) nowait
         for (int64_t j = 0; j < s.count; ++j) {
             cpu_few f = {.m = m,
                          .n = cpu_cut_length(s, j),
                          .k = p->k,
                          .x = x,
-                         .ldx = ld,
                          .w = cpu_b_at(p, 0, j * s.size),
                          .ldw = p->ldb,
                          .bf = bf,

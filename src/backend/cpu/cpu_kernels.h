@@ -95,12 +95,11 @@ typedef struct cpu_gemm_block {
 } cpu_gemm_block;
 
 /* c [m, n] = alpha x w^T + beta c for few rows of x; the same bits. */
-#define CPU_FEW_ROWS 8
+#define CPU_FEW_ROWS 32
 typedef struct cpu_few {
     int64_t m, n, k; /* m <= CPU_FEW_ROWS */
-    const float *x;
-    int64_t ldx;
-    const void *w; /* [n, k] */
+    const float *x;  /* of few_x() */
+    const void *w;   /* [n, k] */
     int64_t ldw;
     bool bf; /* w */
     void *c;
@@ -156,6 +155,9 @@ typedef struct cpu_kernels {
     int panel;
     void (*gemm)(const cpu_gemm_block *g);
     void (*few)(const cpu_few *f);
+    /* x as `few` takes it: m rounded up to CPU_PAD times k rounded up floats */
+    void (*few_x)(float *dst, const void *x, int64_t ldx, int64_t m, int64_t k,
+                  bool bf);
 
     /* Scratch bytes of the attention kernels. */
     int64_t (*attn_bytes)(int head_dim);

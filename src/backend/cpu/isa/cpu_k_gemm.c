@@ -6,8 +6,8 @@
  *
  * Many rows: a block of b is packed as floats into panels of PANEL columns,
  * [k][PANEL] each, and multiplied by register tiles of MM_ROWS rows of x.
- * Few rows (decoding): rows of w are streamed once, VL at a time, transposed
- * in registers. */
+ * Few rows (decoding): w is streamed once. For one or two rows of x, rows of w
+ * are transposed in registers; more rows are themselves transposed. */
 #include "backend/cpu/isa/cpu_k.h"
 
 #define PANEL (2 * VL)
@@ -262,108 +262,316 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g)
 
 /* ---- few rows --------------------------------------------------------- */
 
-/* K_STEP columns of every row are asked for this many steps ahead. */
-#define FEW_AHEAD 8
+/* Asks for the memory at `at`, while the memory before it is in use. */
+typedef struct stream {
+    uintptr_t at;
+} stream;
 
-/* Groups of VL rows of w at a time: two share what is loaded of x, where
- * their sums fit the registers. */
-#define FEW_GROUPS(m) ((m) <= MM_ROWS ? 2 : 1)
-
-typedef struct few_rows {
-    const char *row[PANEL];
-    const char *next; /* first of the rows after these, or NULL */
-    int64_t ld;       /* bytes */
-} few_rows;
-
-INLINE void few_prefetch(const few_rows *w, int n, int64_t step, int64_t steps,
-                         int64_t step_bytes)
+INLINE void stream_bytes(stream *s, int64_t bytes)
 {
-    const int64_t later = step + FEW_AHEAD;
-    if (later < steps)
-        for (int i = 0; i < n; ++i)
-            __builtin_prefetch(w->row[i] + later * step_bytes, 0, 2);
-    else if (w->next && later - steps < steps)
-        for (int i = 0; i < n; ++i)
-            __builtin_prefetch(
-                w->next + i * w->ld + (later - steps) * step_bytes, 0, 2);
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const void *)(s->at + (uintptr_t)i), 0, 2);
+    s->at += (uintptr_t)bytes;
 }
 
-/* acc += x[., t] w[., t] for one t */
-INLINE void few_add(int m, int groups, vf (*acc)[2], const float *x,
-                    int64_t ldx, vf (*part)[VL], int64_t t, bool bf)
+/* Rows of w from j on; those past the last one repeat it. */
+INLINE void few_rows(const char **row, int rows, const cpu_few *f, int64_t j,
+                     int64_t ld)
 {
-    vf w[2];
-    for (int g = 0; g < groups; ++g)
-        w[g] = turned(part[g], t, bf);
-    for (int i = 0; i < m; ++i) {
-        vf v = splat(x[i * ldx + t]);
-        for (int g = 0; g < groups; ++g)
-            acc[i][g] = madd(v, w[g], acc[i][g]);
+    for (int i = 0; i < rows; ++i)
+        row[i] = (const char *)f->w + (j + i < f->n ? j + i : f->n - 1) * ld;
+}
+
+/* c[., j .. j + count) from the sums of one row of x. */
+INLINE void few_finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
+                       int64_t count)
+{
+    void *c = (char *)f->c + (size_t)(i * f->ldc + j) * (f->c_bf ? 2 : 4);
+    if (f->c_bf)
+        finish(c, sum, count, f->alpha, f->beta, true);
+    else
+        finish(c, sum, count, f->alpha, f->beta, false);
+}
+
+/* One or two rows: VL rows of w are turned and used in registers. Groups of VL
+ * take turns along k: while one's sums wait for each other, the next one's
+ * rows are turned. */
+enum { TURN_ROWS = 2, TURN_GROUPS = 4 };
+
+/* sum[i] += x[i, t] w[., t] */
+INLINE void turned_add(int m, vf *sum, const float *x, int64_t ldx, vf w)
+{
+    for (int i = 0; i < m; ++i)
+        sum[i] = madd(splat(x[i * ldx]), w, sum[i]);
+}
+
+/* The same over the elements of `part` along k: all, or `count`. */
+INLINE void turned_step(int m, vf *sum, const float *x, int64_t ldx,
+                        const vf *part, bool bf)
+{
+#pragma GCC unroll 16
+    for (int t = 0; t < VL; ++t) {
+        if (!bf) {
+            turned_add(m, sum, x + t, ldx, part[t]);
+            continue;
+        }
+        turned_add(m, sum, x + 2 * t, ldx, turned(part, 2 * t, true));
+        turned_add(m, sum, x + 2 * t + 1, ldx, turned(part, 2 * t + 1, true));
+    }
+}
+INLINE void turned_rest(int m, vf *sum, const float *x, int64_t ldx,
+                        const vf *part, int64_t count, bool bf)
+{
+    for (int64_t t = 0; t < count; ++t)
+        turned_add(m, sum, x + t, ldx, turned(part, t, bf));
+}
+
+/* All of k for VL * TURN_GROUPS rows of w (m is a constant). */
+INLINE void turned_block(int m, const cpu_few *f, const char *const *row,
+                         stream *next, bool bf, vf sum[][TURN_ROWS])
+{
+    const int64_t step = K_STEP(bf), ldx = CPU_ROUND_UP(f->k);
+    const int64_t whole = f->k / step * step;
+    vf part[VL];
+    for (int64_t t = 0; t < whole; t += step)
+        for (int g = 0; g < TURN_GROUPS; ++g) {
+            turn_rows(part, row + g * VL, t, step, bf);
+            stream_bytes(next, VL * step * (bf ? 2 : 4));
+            turned_step(m, sum[g], f->x + t, ldx, part, bf);
+        }
+    for (int g = 0; g < TURN_GROUPS && whole < f->k; ++g) {
+        turn_rows(part, row + g * VL, whole, f->k - whole, bf);
+        turned_rest(m, sum[g], f->x + whole, ldx, part, f->k - whole, bf);
     }
 }
 
-/* All of k for groups * VL rows of w and m rows of x (constants where
- * inlined). */
-INLINE void few_sums(int m, int groups, const cpu_few *f, const few_rows *w,
-                     bool bf, vf (*acc)[2])
+INLINE void few_turned(int m, const cpu_few *f, bool bf)
 {
-    const int64_t step = K_STEP(bf), steps = (f->k + step - 1) / step;
-    for (int64_t s = 0; s < steps; ++s) {
-        const int64_t t = s * step;
-        const int64_t count = f->k - t < step ? f->k - t : step;
-        vf part[2][VL];
-        few_prefetch(w, groups * VL, s, steps, step * (bf ? 2 : 4));
-        for (int g = 0; g < groups; ++g)
-            turn_rows(part[g], w->row + g * VL, t, count, bf);
-        const float *x = f->x + t;
-        int64_t u = 0;
-        if (bf)
-            for (; u + 2 <= count; u += 2) {
-                few_add(m, groups, acc, x, f->ldx, part, u, bf);
-                few_add(m, groups, acc, x, f->ldx, part, u | 1, bf);
-            }
-        for (; u < count; ++u)
-            few_add(m, groups, acc, x, f->ldx, part, u, bf);
+    enum { ROWS = TURN_GROUPS * VL };
+    const int64_t ld = f->ldw * (bf ? 2 : 4);
+    for (int64_t j = 0; j < f->n; j += ROWS) {
+        const char *row[ROWS];
+        vf sum[TURN_GROUPS][TURN_ROWS] = {{{0}}};
+        few_rows(row, ROWS, f, j, ld);
+        stream next = {(uintptr_t)row[0] + (uintptr_t)(ROWS * ld)};
+        turned_block(m, f, row, &next, bf, sum);
+        for (int64_t v = 0; v < ROWS && j + v < f->n; v += VL)
+            for (int i = 0; i < m; ++i)
+                few_finish(f, (const float *)&sum[v / VL][i], i, j + v,
+                           f->n - j - v < VL ? f->n - j - v : VL);
     }
 }
 
-INLINE void few_of(int m, const cpu_few *f, bool bf)
+/* More: rows of x fill the lanes of a vector, [k][VL], and w is not turned.
+ * Where a half or a quarter of the lanes would do, `dup` lanes follow each
+ * other for every row of x and belong to a group of as many rows of w: lane l
+ * is row l / dup of x and row l % dup of the group. */
+INLINE int lanes_dup(int64_t m)
 {
-    const int groups = FEW_GROUPS(m), wide = groups * VL;
-    const size_t c_size = f->c_bf ? 2 : 4;
-    few_rows w = {.ld = f->ldw * (bf ? 2 : 4)};
-    for (int64_t j = 0; j < f->n; j += wide) {
-        const char *first = (const char *)f->w + j * w.ld;
-        const int64_t count = f->n - j < wide ? f->n - j : wide;
-        vf acc[CPU_FEW_ROWS][2] = {{{0}}};
-        for (int i = 0; i < wide; ++i)
-            w.row[i] = first + (i < count ? i : count - 1) * w.ld;
-        w.next = j + 2 * wide <= f->n ? first + wide * w.ld : NULL;
-        few_sums(m, groups, f, &w, bf, acc);
-        for (int i = 0; i < m; ++i) {
-            float sum[PANEL];
-            void *c = (char *)f->c + (size_t)(i * f->ldc + j) * c_size;
-            for (int g = 0; g < groups; ++g)
-                store(sum + g * VL, acc[i][g]);
-            finish(c, sum, count, f->alpha, f->beta, f->c_bf);
+#if VL == 16
+    return m <= 4 ? 4 : m <= 8 ? 2 : 1;
+#elif VL == 8
+    return m <= 4 ? 2 : 1;
+#else
+    return m > 0;
+#endif
+}
+
+#if VL == 16
+#define ZIP(...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define ZIP_LOW  ZIP(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ZIP_HIGH                                                               \
+    ZIP(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define ZIP_PAIRS_LOW                                                          \
+    ZIP(0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23)
+#define ZIP_PAIRS_HIGH                                                         \
+    ZIP(8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31)
+#elif VL == 8
+#define ZIP(...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define ZIP_LOW  ZIP(0, 8, 1, 9, 2, 10, 3, 11)
+#define ZIP_HIGH ZIP(4, 12, 5, 13, 6, 14, 7, 15)
+#endif
+
+/* Rows of one vector each become dup vectors: element 0 of every row, element
+ * 1 of every row and so on. */
+INLINE void zip_rows(vu *row, int dup)
+{
+#if VL > 4
+    for (int i = 0; i + 1 < dup; i += 2) {
+        const vu a = row[i], b = row[i + 1];
+        row[i] = ZIP_LOW;
+        row[i + 1] = ZIP_HIGH;
+    }
+#endif
+#if VL == 16
+    if (dup == 4) {
+        const vu high = row[1];
+        vu a = row[0], b = row[2];
+        row[0] = ZIP_PAIRS_LOW;
+        row[1] = ZIP_PAIRS_HIGH;
+        a = high;
+        b = row[3];
+        row[2] = ZIP_PAIRS_LOW;
+        row[3] = ZIP_PAIRS_HIGH;
+    }
+#endif
+    (void)row;
+    (void)dup;
+}
+
+/* `dup` floats again and again. */
+INLINE vf splat_group(const float *p, int dup)
+{
+#if VL > 4
+    double two;
+    memcpy(&two, p, sizeof(float) * (dup > 1 ? 2 : 1));
+#endif
+#if VL == 16
+    if (dup == 4)
+        return (vf)_mm512_broadcast_f32x4(_mm_loadu_ps(p));
+    if (dup == 2)
+        return (vf)_mm512_set1_pd(two);
+#elif VL == 8
+    if (dup == 2)
+        return (vf)_mm256_set1_pd(two);
+#endif
+    (void)dup;
+    return splat(*p);
+}
+
+/* A block is LANE_GROUPS groups of rows of w, LANE_K / dup of them along k. As
+ * floats: [group][k / 2][dup], the even and the odd elements apart, which is
+ * how bf16 comes out of a vector. */
+enum { LANE_GROUPS = VL > 8 ? VL : 8, LANE_K = 256, LANE_LD = LANE_K / 2 };
+
+typedef struct lane_block {
+    float even[LANE_GROUPS * LANE_LD], odd[LANE_GROUPS * LANE_LD];
+} lane_block;
+
+/* Elements [from, from + k) of a group. */
+INLINE void lane_load(float *even, float *odd, const char *const *row,
+                      int64_t from, int64_t k, int dup, bool bf)
+{
+    int64_t t = 0;
+    for (; bf && t + 2 * VL <= k; t += 2 * VL) {
+        vu pair[4];
+        for (int r = 0; r < dup; ++r)
+            memcpy(&pair[r], row[r] + (from + t) * 2, sizeof pair[r]);
+        zip_rows(pair, dup);
+        for (int r = 0; r < dup; ++r) {
+            store(even + t / 2 * dup + r * VL, (vf)(pair[r] << 16));
+            store(odd + t / 2 * dup + r * VL, (vf)(pair[r] & 0xffff0000U));
         }
     }
+    for (; t < k; ++t)
+        for (int r = 0; r < dup; ++r)
+            (t % 2 ? odd : even)[t / 2 * dup + r] =
+                load_some(row[r], from + t, 1, bf)[0];
 }
 
-#define FEW(m)                                                                 \
-    case m:                                                                    \
-        few_of(m, f, bf);                                                      \
-        break;
+/* sum [LANE_GROUPS] += w x, x [k, VL]; of what follows in memory, `bytes` are
+ * asked for with every two elements along k. */
+INLINE void lane_sums(vf *sum, const lane_block *w, const float *x, int64_t k,
+                      int dup, stream *next, int64_t bytes)
+{
+    vf acc[LANE_GROUPS];
+    for (int g = 0; g < LANE_GROUPS; ++g)
+        acc[g] = sum[g];
+    const float *even = w->even, *odd = w->odd;
+    for (int64_t t = 0; t < k / 2; ++t) {
+        const vf x0 = load(x), x1 = load(x + VL);
+        stream_bytes(next, bytes);
+        for (int g = 0; g < LANE_GROUPS; ++g)
+            acc[g] = madd(splat_group(even + g * LANE_LD, dup), x0, acc[g]);
+        for (int g = 0; g < LANE_GROUPS; ++g)
+            acc[g] = madd(splat_group(odd + g * LANE_LD, dup), x1, acc[g]);
+        x += 2 * VL;
+        even += dup;
+        odd += dup;
+    }
+    for (int g = 0; g < LANE_GROUPS && k % 2; ++g)
+        acc[g] = madd(splat_group(even + g * LANE_LD, dup), load(x), acc[g]);
+    for (int g = 0; g < LANE_GROUPS; ++g)
+        sum[g] = acc[g];
+}
+
+/* c[i .., j .. j + count) from the sums of a vector of rows of x. */
+INLINE void lane_finish(const cpu_few *f, const vf *sum, int64_t i, int64_t j,
+                        int64_t count, int dup)
+{
+    float part[LANE_GROUPS * VL], row[LANE_GROUPS * 4];
+    memcpy(part, sum, sizeof part);
+    for (int64_t l = 0; l < VL / dup && i + l < f->m; ++l) {
+        for (int g = 0; g < LANE_GROUPS; ++g)
+            for (int r = 0; r < dup; ++r)
+                row[g * dup + r] = part[g * VL + l * dup + r];
+        few_finish(f, row, i + l, j, count);
+    }
+}
+
+INLINE void few_lanes(int dup, const cpu_few *f, bool bf)
+{
+    const int rows = LANE_GROUPS * dup;
+    const int64_t size = bf ? 2 : 4, ld = f->ldw * size;
+    const int64_t vectors = (f->m * dup + VL - 1) / VL;
+    for (int64_t j = 0; j < f->n; j += rows) {
+        const char *row[LANE_GROUPS * 4];
+        lane_block w;
+        vf sum[CPU_FEW_ROWS / VL][LANE_GROUPS] = {{{0}}};
+        few_rows(row, rows, f, j, ld);
+        stream next = {(uintptr_t)row[0] + (uintptr_t)(rows * ld)};
+        for (int64_t from = 0; from < f->k; from += LANE_K / dup) {
+            const int64_t left = f->k - from;
+            const int64_t k = left < LANE_K / dup ? left : LANE_K / dup;
+            for (int g = 0; g < LANE_GROUPS; ++g)
+                lane_load(w.even + g * LANE_LD, w.odd + g * LANE_LD,
+                          row + g * dup, from, k, dup, bf);
+            for (int64_t v = 0; v < vectors; ++v)
+                lane_sums(sum[v], &w, f->x + (v * f->k + from) * VL, k, dup,
+                          &next, v == 0 ? rows * 2 * size : 0);
+        }
+        for (int64_t v = 0; v < vectors; ++v)
+            lane_finish(f, sum[v], v * VL, j, f->n - j < rows ? f->n - j : rows,
+                        dup);
+    }
+}
+
+/* x [k][VL] for few_lanes; lanes without a row repeat the last one. */
+INLINE void lanes_x(float *dst, const char *x, int64_t ld, int64_t m, int64_t k,
+                    int dup, bool bf)
+{
+    pack_rows(dst, VL, x, ld, m, k, bf);
+#if VL > 4
+    for (int64_t t = 0; t < k && dup > 1; ++t) {
+        const vf a = load(dst + t * VL), b = a;
+#if VL == 16
+        const vf four = ZIP(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        const vf two = ZIP(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        store(dst + t * VL, dup == 4 ? four : two);
+#else
+        store(dst + t * VL, ZIP(0, 0, 1, 1, 2, 2, 3, 3));
+#endif
+    }
+#endif
+    (void)dup;
+}
 
 INLINE void few_as(const cpu_few *f, bool bf)
 {
-    switch (f->m) {
-        FEW(1)
-        FEW(2)
-        FEW(3) FEW(4) FEW(5) FEW(6) FEW(7) default
-            : few_of(CPU_FEW_ROWS, f, bf);
-        break;
-    }
+    if (f->m == 1)
+        few_turned(1, f, bf);
+    else if (f->m == TURN_ROWS)
+        few_turned(TURN_ROWS, f, bf);
+    else if (lanes_dup(f->m) == 1)
+        few_lanes(1, f, bf);
+#if VL > 4
+    else if (lanes_dup(f->m) == 2)
+        few_lanes(2, f, bf);
+#endif
+#if VL == 16
+    else
+        few_lanes(4, f, bf);
+#endif
 }
 
 void CPU_NAME(cpu_few)(const cpu_few *f)
@@ -372,4 +580,21 @@ void CPU_NAME(cpu_few)(const cpu_few *f)
         few_as(f, true);
     else
         few_as(f, false);
+}
+
+void CPU_NAME(cpu_few_x)(float *dst, const void *x, int64_t ldx, int64_t m,
+                         int64_t k, bool bf)
+{
+    const int64_t ld = ldx * (bf ? 2 : 4);
+    if (m <= TURN_ROWS) {
+        CPU_NAME(cpu_load_rows)(dst, CPU_ROUND_UP(k), x, ldx, m, k, bf);
+        return;
+    }
+    for (int64_t i = 0; i < m; i += VL)
+        if (bf)
+            lanes_x(dst + i * k, (const char *)x + i * ld, ld, m - i, k,
+                    lanes_dup(m), true);
+        else
+            lanes_x(dst + i * k, (const char *)x + i * ld, ld, m - i, k,
+                    lanes_dup(m), false);
 }

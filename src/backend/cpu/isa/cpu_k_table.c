@@ -27,6 +27,7 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .panel = 2 * VL,
     .gemm = CPU_NAME(cpu_gemm),
     .few = CPU_NAME(cpu_few),
+    .few_x = CPU_NAME(cpu_few_x),
     .attn_bytes = CPU_NAME(cpu_attn_bytes),
     .attn = CPU_NAME(cpu_attn),
     .attn_grad_bytes = CPU_NAME(cpu_attn_grad_bytes),
