@@ -77,6 +77,7 @@ static lori_status take_memory(infer_engine *e, lori_error *err)
     e->order = base_alloc(slots, sizeof *e->order);
     e->row_slot = base_alloc(tokens, sizeof *e->row_slot);
     e->nll = base_alloc(tokens, sizeof *e->nll);
+    e->lse = base_alloc((size_t)e->max_batch, sizeof *e->lse);
     e->logits = base_alloc((size_t)e->max_batch, row);
     e->scratch = base_alloc(vocab, sizeof *e->scratch);
     e->buffer = base_alloc(vocab, sizeof *e->buffer);
@@ -84,7 +85,8 @@ static lori_status take_memory(infer_engine *e, lori_error *err)
     e->zeros = base_alloc(vocab, sizeof *e->zeros);
     if (!e->slots || !e->ids || !e->cu || !e->past || !e->table || !e->row ||
         !e->target || !e->segments || !e->order || !e->row_slot || !e->nll ||
-        !e->logits || !e->scratch || !e->buffer || !e->changed || !e->zeros)
+        !e->lse || !e->logits || !e->scratch || !e->buffer || !e->changed ||
+        !e->zeros)
         return base_no_memory(err, (size_t)e->max_batch * row);
     for (size_t i = 0; i < slots; i++) {
         size_t ld = (size_t)e->table_ld;
@@ -143,6 +145,7 @@ void infer_engine_free(infer_engine *e)
     free(e->order);
     free(e->row_slot);
     free(e->nll);
+    free(e->lse);
     free(e->logits);
     free(e->scratch);
     free(e->buffer);

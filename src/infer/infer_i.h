@@ -31,8 +31,6 @@ void infer_process(float *x, const infer_request *q, const int32_t *reply,
 int64_t infer_filter(const float *logits, int64_t vocab,
                      const infer_sampling *s, infer_candidate *c);
 int64_t infer_argmax(const float *x, int64_t n);
-/* log(sum(exp(x))); NaN or infinite when x is no distribution. */
-double infer_lse(const float *x, int64_t n);
 /* The n_top (<= vocab) largest as log-probabilities, equal ones by id. */
 void infer_top_tokens(const float *x, int64_t vocab, double lse, infer_top *top,
                       int64_t n_top);
@@ -124,6 +122,7 @@ struct infer_engine {
     int64_t *order;    /* [max_slots] slots by adapter */
     int64_t *row_slot; /* [rows] */
     double *nll;       /* [max_tokens] */
+    double *lse;       /* [max_batch], of a row of logits */
     void *logits;      /* [max_batch, vocab] acc */
     infer_candidate *scratch;
     float *buffer, *changed; /* [vocab] */

@@ -107,18 +107,13 @@ void infer_process(float *x, const infer_request *q, const int32_t *reply,
 int64_t infer_argmax(const float *x, int64_t n)
 {
     int64_t best = 0;
+    float top = x[0];
     for (int64_t i = 1; i < n; i++)
-        if (x[i] > x[best])
+        if (x[i] > top) {
+            top = x[i];
             best = i;
+        }
     return best;
-}
-
-double infer_lse(const float *x, int64_t n)
-{
-    double max = (double)x[infer_argmax(x, n)], sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += exp((double)x[i] - max);
-    return max + log(sum);
 }
 
 /* Most likely first; equal logits by id. A total order: ids are distinct. */

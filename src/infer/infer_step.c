@@ -359,7 +359,7 @@ static void take_tokens(infer_engine *e, const model_step *step,
         const infer_request *q = &s->job->request;
         infer_result *r = s->job->result;
         const float *x = logits_row(e, k);
-        double lse = infer_lse(x, vocab);
+        double lse = e->lse[k];
         int32_t id = choose(e, s, x);
         infer_top_tokens(x, vocab, lse, r->top + r->n * q->top_logprobs,
                          q->top_logprobs);
@@ -454,7 +454,8 @@ static lori_status advance(infer_engine *e, const infer_hooks *hooks,
     if (step.target)
         BASE_TRY(model_score_cached(e->run, e->cache, &step, e->nll, err));
     else
-        BASE_TRY(model_forward_cached(e->run, e->cache, &step, e->logits, err));
+        BASE_TRY(model_forward_cached(e->run, e->cache, &step, e->logits,
+                                      e->lse, err));
     mark_ready(e);
     if (step.target)
         take_scores(e, &step);

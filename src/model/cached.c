@@ -251,11 +251,11 @@ static lori_status forward(model_pass *p, model_run *run, model_cache *cache,
 
 lori_status model_forward_cached(model_run *run, model_cache *cache,
                                  const model_step *step, void *logits,
-                                 lori_error *err)
+                                 double *lse, lori_error *err)
 {
     model_pass p;
     BASE_TRY(forward(&p, run, cache, step, err));
-    return model_pass_logits(&p, logits, err);
+    return model_pass_logits(&p, logits, lse, err);
 }
 
 lori_status model_score_cached(model_run *run, model_cache *cache,

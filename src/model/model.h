@@ -196,11 +196,12 @@ typedef struct model_step {
     int64_t n_segments;            /* 0: no adapter */
 } model_step;
 /* Writes the new keys and values to the cache; logits as model_logits (may be
- * NULL without rows). The run's limits bound tokens, seqs and rows; a
+ * NULL without rows), lse[i] (host, n_rows, or NULL) = log(sum(exp(.))) of row
+ * i. The run's limits bound tokens, seqs and rows; a
  * sequence may reach min(max_positions, n_pages * page) positions. */
 lori_status model_forward_cached(model_run *run, model_cache *cache,
                                  const model_step *step, void *logits,
-                                 lori_error *err);
+                                 double *lse, lori_error *err);
 /* The same with nll[i] (host, n_rows) = -log p(target[i]) instead. */
 lori_status model_score_cached(model_run *run, model_cache *cache,
                                const model_step *step, double *nll,

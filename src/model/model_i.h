@@ -214,7 +214,9 @@ void model_pass_upload(model_pass *p);
 /* Embedding and all blocks: the label rows end in kept[last].y. */
 void model_pass_forward(model_pass *p);
 /* Copies the logits of the label rows to host memory and waits. */
-lori_status model_pass_logits(model_pass *p, void *logits, lori_error *err);
+/* lse [label_real] or NULL. */
+lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
+                              lori_error *err);
 /* The head on the label rows. Negative log-probabilities of their targets to
  * host memory (`nll` may be NULL), *loss their weighted sum; waits. With
  * `backward` the gradient goes down through all blocks. */

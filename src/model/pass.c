@@ -124,6 +124,7 @@ void model_pass_stage(model_pass *p, const int32_t *ids, const int32_t *cu,
     stage(in->ids, ids, p->n_real, p->n);
     stage(in->cu_q, cu, p->attn.n_seq + 1, p->attn.n_seq + 1);
     stage(in->row, row, p->label_real, p->label);
+    stage(in->target, NULL, 0, p->label);
     for (int s = 0; s < p->attn.n_seq; s++)
         if (cu[s + 1] - cu[s] > p->attn.max_q)
             p->attn.max_q = cu[s + 1] - cu[s];
@@ -209,25 +210,52 @@ static backend_view head_chunk(const model_pass *p, backend_view xn,
     return logits;
 }
 
-lori_status model_pass_logits(model_pass *p, void *logits, lori_error *err)
+/* Host values of acc type from their place in the workspace. */
+static double host_value(const model_run *run, int64_t i)
+{
+    return run->m->be->acc == BASE_F64
+               ? ((const double *)run->host_nll)[i]
+               : (double)((const float *)run->host_nll)[i];
+}
+
+/* Logits of all label rows to the host, and of each row log(sum(exp(.))). */
+static void fetch_logits(const model_pass *p, void *logits, bool lse)
 {
     model_run *run = p->run;
     backend *be = run->m->be;
-    size_t row = (size_t)run->m->config.vocab * base_dtype_bytes(be->acc);
-    if (p->label) {
-        backend_view xn = last_norm(p);
-        be->weight_acquire(be, &run->m->head, 1);
-        for (int64_t from = 0; from < p->label; from += run->chunk) {
-            backend_view chunk = head_chunk(p, xn, from);
-            int64_t real = p->label_real - from;
-            real = real < chunk.rows ? real : chunk.rows;
-            if (real > 0)
-                be->copy(be, (char *)logits + (size_t)from * row, chunk.data,
-                         (size_t)real * row, BACKEND_TO_HOST);
-        }
-        be->weight_release(be, &run->m->head, 1);
+    size_t size = base_dtype_bytes(be->acc);
+    size_t row = (size_t)run->m->config.vocab * size;
+    backend_view xn = last_norm(p);
+    be->weight_acquire(be, &run->m->head, 1);
+    for (int64_t from = 0; from < p->label; from += run->chunk) {
+        backend_view chunk = head_chunk(p, xn, from);
+        int64_t real = p->label_real - from;
+        chunk.rows = real < chunk.rows ? real : chunk.rows;
+        if (chunk.rows <= 0)
+            continue;
+        be->copy(be, (char *)logits + (size_t)from * row, chunk.data,
+                 (size_t)chunk.rows * row, BACKEND_TO_HOST);
+        if (lse) /* the targets do not matter */
+            be->xent_stats(be, (char *)run->nll_lse + (size_t)from * size,
+                           (char *)run->nll + (size_t)from * size, chunk,
+                           run->device.target + from);
     }
+    be->weight_release(be, &run->m->head, 1);
+    if (lse)
+        be->copy(be, run->host_nll, run->nll_lse, (size_t)p->label_real * size,
+                 BACKEND_TO_HOST);
+}
+
+lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
+                              lori_error *err)
+{
+    model_run *run = p->run;
+    backend *be = run->m->be;
+    if (p->label)
+        fetch_logits(p, logits, lse != NULL);
     BASE_TRY(be->sync(be, err));
+    for (int64_t k = 0; lse && k < p->label_real; k++)
+        lse[k] = host_value(run, k);
     size_t n = (size_t)(p->label_real * run->m->config.vocab), i = 0;
     if (be->acc == BASE_F64)
         while (i < n && isfinite(((const double *)logits)[i]))
@@ -303,16 +331,14 @@ static bool trains(const model_config *c, const model_adapter *ad)
     return false;
 }
 
-/* Host values of acc type summed in row order, in double. */
+/* The values of host_value summed in row order, in double. */
 static lori_status sum_loss(const model_pass *p, const float *weight,
                             double *nll, double *loss, lori_error *err)
 {
     const model_run *run = p->run;
     double sum = 0.0;
     for (int64_t i = 0; i < p->label_real; i++) {
-        double value = run->m->be->acc == BASE_F64
-                           ? ((const double *)run->host_nll)[i]
-                           : (double)((const float *)run->host_nll)[i];
+        double value = host_value(run, i);
         if (!isfinite(value))
             return base_fail(err, LORI_NUMERIC,
                              "the loss of label row %lld (token %d) is not a "
@@ -380,5 +406,5 @@ lori_status model_logits(model_run *run, const model_batch *b,
     model_pass_upload(&p);
     if (b->n_rows)
         model_pass_forward(&p);
-    return model_pass_logits(&p, logits, err);
+    return model_pass_logits(&p, logits, NULL, err);
 }
