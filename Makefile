@@ -275,7 +275,7 @@ bench-text: ## speed of the tokenizer beside `tokenizers`
 	$(Q)LORI_BUILD=$(BUILD) tools/accept/text_speed.sh
 
 .PHONY: bench-ops
-$(BUILD)/bench_%: bench/bench_%.c $(LIB_backend) $(LIB_base)
+$(BUILD)/bench_%: bench/bench_%.c bench/measure.h $(LIB_backend) $(LIB_base)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(LIB_backend) $(LIB_base) $(LDFLAGS_ALL) $(LIBS)
 bench-ops: $(BUILD)/bench_linear $(BUILD)/bench_ops ## time products and the other operations (BENCH_ARGS: --json FILE --quick)
@@ -294,6 +294,15 @@ $(BUILD)/bench/%/config.json: $(BUILD)/random_model
 bench-step: $(BUILD)/bench_step $(BUILD)/bench/smollm2/config.json $(BUILD)/bench/llama-1b/config.json ## time training steps and their matrix products alone (STEP_ARGS: batch steps mean threads)
 	$(Q)$(BUILD)/bench_step $(BUILD)/bench/smollm2 $(STEP_ARGS)
 	$(Q)$(BUILD)/bench_step $(BUILD)/bench/llama-1b $(STEP_ARGS)
+
+DECODE_ROOMS := $(foreach r,$(CLOSURE_infer),$(LIB_$(r)))
+$(BUILD)/bench_decode: bench/bench_decode.c bench/measure.h $(DECODE_ROOMS)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< -Wl,--start-group $(DECODE_ROOMS) -Wl,--end-group \
+	    $(LDFLAGS_ALL) $(LIBS)
+.PHONY: bench-decode
+bench-decode: $(BUILD)/bench_decode $(BUILD)/bench/smollm2/config.json ## time decoding steps beside reading the weights (DECODE_MODEL: folder)
+	$(Q)$(BUILD)/bench_decode $(or $(DECODE_MODEL),$(BUILD)/bench/smollm2)
 
 # ---- fuzzing the parsers (clang's libFuzzer) ----------------------------
 # New inputs go to BUILD; one that breaks something belongs into

@@ -1,0 +1,113 @@
+/* bench_decode.c - steps of generation with 1, 2, 4, 8, 16 and 32 sequences,
+ * beside the time that reading the weights or multiplying with them takes at
+ * least. Reading and multiply-adds are measured here, between the steps.
+ * Usage: bench_decode MODEL [threads] */
+#include "infer/infer.h"
+#include "measure.h"
+
+enum { STEPS = 40, PROMPT = 32, MOST = 32 };
+
+static void must(lori_status st, const lori_error *err)
+{
+    if (!st)
+        return;
+    fprintf(stderr, "%s\n", err->message);
+    exit(1);
+}
+
+typedef struct bench {
+    backend *be;
+    model *m;
+    infer_engine *engine;
+    char *memory;
+} bench;
+
+/* Weights that a token is multiplied with. */
+static double weights_of(const model_config *c)
+{
+    double d = (double)c->d, f = (double)c->ffn;
+    double q = (double)(c->n_heads * c->head_dim);
+    double kv = (double)(c->n_kv_heads * c->head_dim);
+    return (double)c->n_layers * d * (2 * q + 2 * kv + 3 * f) +
+           d * (double)c->vocab;
+}
+
+/* Sequences that all start in the next step, and differ. */
+static void submit(bench *b, int n, int32_t (*prompt)[PROMPT],
+                   infer_result *results)
+{
+    lori_error err;
+    const int64_t vocab = model_get_config(b->m)->vocab;
+    for (int i = 0; i < n; i++) {
+        for (int t = 0; t < PROMPT; t++)
+            prompt[i][t] =
+                (int32_t)((1000 + 7919 * (t + 31 * (i + n))) % vocab);
+        infer_request q = {.tag = i,
+                           .prompt = prompt[i],
+                           .n_prompt = PROMPT,
+                           .max_new_tokens = STEPS + 3};
+        must(infer_submit(b->engine, &q, &results[i], &err), &err);
+    }
+}
+
+static void measure(bench *b, int n)
+{
+    static int32_t prompt[MOST][PROMPT];
+    infer_result results[MOST] = {{0}};
+    double step[STEPS], read[STEPS / 8], peak[STEPS / 8];
+    const char *isa = b->be->detail; /* begins with its name */
+    const double weights = weights_of(model_get_config(b->m));
+    char name[16] = {0};
+    lori_error err;
+    sscanf(isa, "%15s", name);
+    submit(b, n, prompt, results);
+    for (int i = 0; i < 2; i++) /* the prompt, and one to warm up */
+        must(infer_step(b->engine, NULL, &err), &err);
+    for (int i = 0; i < STEPS; i++) {
+        if (i % 8 == 0) {
+            read[i / 8] = read_once(b->memory, b->be->n_threads);
+            peak[i / 8] = peak_once(name, b->be->n_threads);
+        }
+        double s = base_now_s();
+        must(infer_step(b->engine, NULL, &err), &err);
+        step[i] = base_now_s() - s;
+    }
+    infer_clear(b->engine);
+    infer_results_free(results, n);
+    double s = median(step, STEPS), bytes = 2 * weights;
+    double reading = bytes / median(read, STEPS / 8);
+    double multiplying = 2 * weights * n / median(peak, STEPS / 8);
+    double least = reading > multiplying ? reading : multiplying;
+    printf("%2d sequence%s %7.2f ms, %6.1f tok/s, %5.1f GB/s; reading alone "
+           "%6.2f ms, multiplying alone %6.2f: %.2f x the longer\n",
+           n, n == 1 ? ": " : "s:", s * 1e3, n / s, bytes / s * 1e-9,
+           reading * 1e3, multiplying * 1e3, s / least);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2 || argc > 3) {
+        fputs("usage: bench_decode MODEL [threads]\n", stderr);
+        return 2;
+    }
+    bench b = {0};
+    lori_error err;
+    backend_options options = {.dtype = BASE_BF16,
+                               .n_threads = argc > 2 ? atoi(argv[2]) : 0};
+    infer_limits limits = {.max_batch = MOST,
+                           .step_tokens = MOST * PROMPT,
+                           .context = 2 * PROMPT + STEPS};
+    must(backend_open(&options, &b.be, &err), &err);
+    must(model_open(argv[1], b.be, &b.m, &err), &err);
+    must(infer_engine_new(b.m, &limits, &b.engine, &err), &err);
+    b.memory = memory_to_read();
+    puts(b.be->detail);
+    for (int n = 1; n <= MOST; n *= 2)
+        measure(&b, n);
+    free(b.memory);
+    infer_engine_free(b.engine);
+    model_close(b.m);
+    backend_close(b.be);
+    return 0;
+}
