@@ -1,7 +1,7 @@
 /* bench_decode.c - steps of generation with 1, 2, 4, 8, 16 and 32 sequences,
  * beside the time that reading the weights or multiplying with them takes at
  * least. Reading and multiply-adds are measured here, between the steps.
- * Usage: bench_decode MODEL [threads] */
+ * Usage: bench_decode MODEL [threads [sequences]] */
 #include "infer/infer.h"
 #include "measure.h"
 
@@ -87,8 +87,9 @@ static void measure(bench *b, int n)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2 || argc > 3) {
-        fputs("usage: bench_decode MODEL [threads]\n", stderr);
+    const int only = argc > 3 ? atoi(argv[3]) : 0;
+    if (argc < 2 || argc > 4 || only < 0 || only > MOST) {
+        fputs("usage: bench_decode MODEL [threads [sequences]]\n", stderr);
         return 2;
     }
     bench b = {0};
@@ -103,7 +104,7 @@ int main(int argc, char **argv)
     must(infer_engine_new(b.m, &limits, &b.engine, &err), &err);
     b.memory = memory_to_read();
     puts(b.be->detail);
-    for (int n = 1; n <= MOST; n *= 2)
+    for (int n = only ? only : 1; n <= (only ? only : MOST); n *= 2)
         measure(&b, n);
     free(b.memory);
     infer_engine_free(b.engine);
