@@ -1,40 +1,27 @@
 /* cpu_gemm.c - own products of matrices. Every element of the result is one
  * chain of multiply-adds over k (isa/cpu_k_gemm.c), so how a product is cut is
- * a matter of speed alone, and may depend on the number of threads.
+ * a matter of speed alone, and may depend on the caches and on the number of
+ * threads.
  *
  * Packed: a task owns rows x columns of c. It walks blocks of columns, and in
- * each blocks along k: op(b) is packed into panels once for all the task's
- * rows, which pass by in pieces that stay in cache.
+ * each blocks along k: op(b) is packed into panels, which stay in the second
+ * cache, once for all the task's rows. These pass by a tile at a time, and
+ * become floats just before their use: they never leave the first cache.
+ * What is expanded and packed next is fetched meanwhile.
  * Few rows: b is streamed once; see `few` of cpu_kernels.h. */
 #include <omp.h>
 
 #include "backend/cpu/cpu_i.h"
 
 enum {
-    MOST_ROWS = 768, /* of a task: their sums take 1.2 MB */
-    ROWS = 96,       /* that are expanded and multiplied at a time */
-    LOW_ROWS = 64,   /* at most: packing is much of the work, so panels stay */
-    LOW_N = 32,      /* in the first cache: a block's columns */
-    LOW_K = 128      /* and length */
+    ROWS = 12,       /* that are expanded at a time: whole register tiles */
+    LEAST_ROWS = 96, /* of a task, or packing costs too much */
+    LEAST_N = 96,
+    MOST_N = 384,  /* columns of a task */
+    LOW_ROWS = 64, /* at most: packing is much of the work, so panels stay */
+    LOW_N = 32,    /* in the first cache: a block's columns */
+    LOW_K = 128    /* and length */
 };
-
-typedef struct scratch {
-    float *sum, *panels, *x;
-} scratch;
-
-static size_t scratch_bytes(int64_t m)
-{
-    int64_t rows = m < ROWS ? m : ROWS;
-    return (size_t)((m * CPU_GEMM_N + CPU_GEMM_N * CPU_GEMM_K +
-                     rows * CPU_GEMM_LD)) *
-           sizeof(float);
-}
-
-static scratch scratch_at(float *p, int64_t m)
-{
-    float *panels = p + m * CPU_GEMM_N;
-    return (scratch){p, panels, panels + CPU_GEMM_N * CPU_GEMM_K};
-}
 
 /* ---- cutting ---------------------------------------------------------- */
 
@@ -43,26 +30,47 @@ typedef struct plan {
     int64_t block; /* columns packed at a time within a task */
 } plan;
 
+typedef struct scratch {
+    float *x, *panels, *sum;
+} scratch;
+
+static scratch scratch_at(const plan *s, float *p)
+{
+    const int64_t wide = (s->block + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL;
+    float *panels = p + ROWS * CPU_GEMM_LD;
+    return (scratch){p, panels, panels + wide * s->k.size};
+}
+
+/* No block along k is left to add to: no sums are kept. */
+static size_t scratch_bytes(const plan *s)
+{
+    const scratch at = scratch_at(s, NULL);
+    const int64_t sums =
+        s->k.count > 1 ? s->m.size * (s->block + CPU_PANEL) : 0;
+    return (size_t)(at.sum - at.x + sums) * sizeof(float);
+}
+
 /* The time of a piece [m, n] in multiply-adds per step of k: packing a column
- * of op(b) takes as long as 10 of them, expanding a row of a as 5. */
+ * of op(b) takes as long as 12 of them, expanding a row of a as 4. */
 static double piece_cost(cpu_cut m, cpu_cut n, int n_threads)
 {
     int64_t rounds = (m.count * n.count + n_threads - 1) / n_threads;
     double rows = (double)m.size, cols = (double)n.size;
-    return (double)rounds * (rows * cols + 10 * cols + 5 * rows);
+    return (double)rounds * (rows * cols + 12 * cols + 4 * rows);
 }
 
-/* The cheapest of the cuts whose pieces fit the blocks, for threads that each
- * take the next piece. */
-static void cut_many(const cpu_call *p, plan *s, int step, int n_threads)
+/* The cheapest of the cuts whose pieces are [most_m, most_n] or less, for
+ * threads that each take the next piece. */
+static void cut_many(const cpu_call *p, plan *s, int64_t most_m, int64_t most_n,
+                     int step, int n_threads)
 {
     const int64_t m = p->a.rows, n = p->c.cols;
-    const int64_t m0 = (m + MOST_ROWS - 1) / MOST_ROWS;
-    const int64_t n0 = (n + CPU_GEMM_N - 1) / CPU_GEMM_N;
+    const int64_t m0 = (m + most_m - 1) / most_m;
+    const int64_t n0 = (n + most_n - 1) / most_n;
     double best = 0;
     for (int64_t pm = m0; pm <= m0 + n_threads; ++pm)
         for (int64_t pn = n0; pn <= n0 + n_threads; ++pn) {
-            cpu_cut cm = cpu_cut_even(m, pm, 12),
+            cpu_cut cm = cpu_cut_even(m, pm, ROWS),
                     cn = cpu_cut_even(n, pn, step);
             double cost = piece_cost(cm, cn, n_threads);
             if (best == 0 || cost < best) {
@@ -76,99 +84,158 @@ static void cut_many(const cpu_call *p, plan *s, int step, int n_threads)
     s->block = s->n.size;
 }
 
+/* Panels take half of the second cache, sums between blocks along k a quarter.
+ */
+static plan cut_for_cache(const cpu_backend *cpu, const cpu_call *p)
+{
+    plan s;
+    const int64_t floats = (int64_t)(cpu->l2_bytes / sizeof(float));
+    const int64_t long_k = cpu_clamp(floats / 2 / MOST_N, 192, 512);
+    int64_t most_m = p->a.rows;
+    if (p->k <= long_k * 3 / 2) {
+        s.k = cpu_cut_even(p->k, 1, CPU_PAD);
+    } else {
+        s.k = cpu_cut_even(p->k, (p->k + long_k - 1) / long_k, CPU_PAD);
+        most_m = cpu_clamp(floats / 4 / MOST_N, LEAST_ROWS, 768);
+    }
+    const int64_t most_n = cpu_clamp(floats / 2 / s.k.size, LEAST_N, MOST_N);
+    cut_many(p, &s, most_m, most_n / CPU_PANEL * CPU_PANEL, cpu->k->panel,
+             cpu->be.n_threads);
+    return s;
+}
+
 static plan cut(const cpu_backend *cpu, const cpu_call *p)
 {
     plan s;
-    const int step = cpu->k->panel, n_threads = cpu->be.n_threads;
-    const bool low = p->a.rows <= LOW_ROWS;
-    const int64_t k = low ? LOW_K : CPU_GEMM_K;
-    s.k = cpu_cut_even(p->k, (p->k + k - 1) / k, CPU_PAD);
-    if (!low) {
-        cut_many(p, &s, step, n_threads);
-        return s;
-    }
+    if (p->a.rows > LOW_ROWS)
+        return cut_for_cache(cpu, p);
+    s.k = cpu_cut_even(p->k, (p->k + LOW_K - 1) / LOW_K, CPU_PAD);
     s.m = cpu_cut_even(p->a.rows, 1, 1);
-    s.n = cpu_cut_even(p->c.cols, 4 * n_threads, LOW_N);
+    s.n = cpu_cut_even(p->c.cols, 4 * cpu->be.n_threads, LOW_N);
     s.block = LOW_N;
     return s;
 }
 
 /* ---- a task ----------------------------------------------------------- */
 
-/* The block of op(b) at (row, col), to be fetched ahead. */
-static cpu_ahead block_at(const cpu_backend *cpu, const cpu_call *p,
-                          int64_t row, int64_t col, int64_t k)
+typedef struct task {
+    const cpu_backend *cpu;
+    const cpu_call *p;
+    const plan *s;
+    int64_t row, m, col, n; /* its part of c */
+    scratch at;
+} task;
+
+/* Columns [col, col + n) of the task, block t along k. */
+typedef struct block {
+    int64_t t, col, n;
+} block;
+
+static cpu_ahead rows_ahead(const char *at, int64_t ld, int64_t rows,
+                            int64_t cols, base_dtype dtype)
 {
-    const int64_t size = (int64_t)base_dtype_bytes(p->a.dtype);
-    const int64_t line = 64, panel = cpu->k->panel;
-    cpu_ahead a = {.at = cpu_b_at(p, row, col), .row_bytes = p->ldb * size};
-    a.rows = p->b_rows_n ? panel : k;
-    a.panel_bytes = panel * size * (p->b_rows_n ? p->ldb : 1);
-    a.lines = ((p->b_rows_n ? k : panel) * size + line - 1) / line;
-    return a;
+    const int64_t size = (int64_t)base_dtype_bytes(dtype), line = 64;
+    return (cpu_ahead){at, ld * size, rows, (cols * size + line - 1) / line};
 }
 
-/* Columns [col, col + n) of the task's m rows from `row` on, for one block
- * along k. */
-static void multiply_block(const cpu_backend *cpu, const cpu_call *p,
-                           const plan *s, cpu_gemm_block *g, int64_t t,
-                           int64_t row, int64_t m, int64_t col, scratch at)
+/* The share in block b of op(b) that goes with rows [i, i + m) of the task's.
+ */
+static cpu_ahead b_ahead(const task *w, block b, int64_t i, int64_t m)
 {
+    const cpu_call *p = w->p;
+    const int64_t k0 = b.t * w->s->k.size, k = cpu_cut_length(w->s->k, b.t);
+    const int64_t rows = p->b_rows_n ? b.n : k;
+    const int64_t from = rows * i / w->m, to = rows * (i + m) / w->m;
+    const char *at = p->b_rows_n ? cpu_b_at(p, k0, w->col + b.col + from)
+                                 : cpu_b_at(p, k0 + from, w->col + b.col);
+    return rows_ahead(at, p->ldb, to - from, p->b_rows_n ? k : b.n, p->a.dtype);
+}
+
+/* Rows of a from row i of the task on, block t along k. */
+static cpu_ahead x_ahead(const task *w, int64_t t, int64_t i)
+{
+    return rows_ahead(cpu_at(w->p->a, w->row + i, t * w->s->k.size), w->p->a.ld,
+                      w->m - i < ROWS ? w->m - i : ROWS,
+                      cpu_cut_length(w->s->k, t), w->p->a.dtype);
+}
+
+/* All rows with one block of op(b); `next` comes after it (n 0: nothing). */
+static void multiply_block(const task *w, block b, block next)
+{
+    const cpu_call *p = w->p;
+    const cpu_kernels *kernels = w->cpu->k;
     const bool bf = p->a.dtype == BASE_BF16;
-    const int64_t k0 = t * s->k.size;
-    g->k = cpu_cut_length(s->k, t);
-    g->first = t == 0;
-    g->last = t + 1 == s->k.count;
-    cpu->k->pack(at.panels, cpu_b_at(p, k0, col), p->ldb, p->b_rows_n, g->n,
-                 g->k, bf);
-    for (int64_t i = 0; i < m; i += ROWS) {
-        g->m = m - i < ROWS ? m - i : ROWS;
-        cpu->k->load_rows(at.x, CPU_GEMM_LD, cpu_at(p->a, row + i, k0), p->a.ld,
-                          g->m, g->k, bf);
-        g->sum = at.sum + i * cpu->k->panel;
-        g->c = cpu_at(p->c, row + i, col);
-        cpu->k->gemm(g);
-        g->next.at = NULL; /* has been fetched */
-    }
-}
-
-static void task(const cpu_backend *cpu, const cpu_call *p, const plan *s,
-                 int64_t i, int64_t j, float *memory)
-{
-    const int64_t m = cpu_cut_length(s->m, i), n = cpu_cut_length(s->n, j);
-    const int64_t row = i * s->m.size, col = j * s->n.size;
-    const scratch at = scratch_at(memory, s->m.size);
-    cpu_gemm_block g = {.x = at.x,
-                        .panels = at.panels,
-                        .sum_rows = s->m.size,
+    const int64_t k0 = b.t * w->s->k.size;
+    cpu_gemm_block g = {.n = b.n,
+                        .k = cpu_cut_length(w->s->k, b.t),
+                        .x = w->at.x,
+                        .panels = w->at.panels,
+                        .sum_rows = w->m,
+                        .first = b.t == 0,
+                        .last = b.t + 1 == w->s->k.count,
                         .ldc = p->c.ld,
                         .c_bf = p->c.dtype == BASE_BF16,
                         .alpha = p->alpha,
                         .beta = p->beta};
-    for (int64_t b = 0; b < n; b += s->block) {
-        g.n = n - b < s->block ? n - b : s->block;
-        for (int64_t t = 0; t < s->k.count; ++t) {
-            if (t + 1 < s->k.count)
-                g.next = block_at(cpu, p, (t + 1) * s->k.size, col + b,
-                                  cpu_cut_length(s->k, t + 1));
-            else if (b + s->block < n)
-                g.next = block_at(cpu, p, 0, col + b + s->block,
-                                  cpu_cut_length(s->k, 0));
-            multiply_block(cpu, p, s, &g, t, row, m, col + b, at);
-        }
+    kernels->pack(w->at.panels, cpu_b_at(p, k0, w->col + b.col), p->ldb,
+                  p->b_rows_n, g.n, g.k, bf);
+    for (int64_t i = 0; i < w->m; i += ROWS) {
+        g.m = w->m - i < ROWS ? w->m - i : ROWS;
+        kernels->load_rows(w->at.x, CPU_GEMM_LD, cpu_at(p->a, w->row + i, k0),
+                           p->a.ld, g.m, g.k, bf);
+        g.ahead[0] = g.ahead[1] = (cpu_ahead){0};
+        if (i + ROWS < w->m)
+            g.ahead[0] = x_ahead(w, b.t, i + ROWS);
+        else if (next.n)
+            g.ahead[0] = x_ahead(w, next.t, 0);
+        if (next.n)
+            g.ahead[1] = b_ahead(w, next, i, g.m);
+        g.sum = w->at.sum + i * kernels->panel;
+        g.c = cpu_at(p->c, w->row + i, w->col + b.col);
+        kernels->gemm(&g);
     }
+}
+
+static block block_at(const task *w, int64_t t, int64_t col)
+{
+    const int64_t left = w->n - col;
+    return (block){t, col, left < w->s->block ? left : w->s->block};
+}
+
+static void run_task(const task *w)
+{
+    const int64_t count = w->s->k.count;
+    for (int64_t col = 0; col < w->n; col += w->s->block)
+        for (int64_t t = 0; t < count; ++t) {
+            block next = {0};
+            if (t + 1 < count)
+                next = block_at(w, t + 1, col);
+            else if (col + w->s->block < w->n)
+                next = block_at(w, 0, col + w->s->block);
+            multiply_block(w, block_at(w, t, col), next);
+        }
 }
 
 void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p)
 {
     const plan s = cut(cpu, p);
-    if (!cpu_scratch(cpu, scratch_bytes(s.m.size)))
+    if (!cpu_scratch(cpu, scratch_bytes(&s)))
         return;
 #pragma omp parallel for schedule(dynamic, 1) collapse(2)                      \
     num_threads(cpu->be.n_threads)
     for (int64_t j = 0; j < s.n.count; ++j)
-        for (int64_t i = 0; i < s.m.count; ++i)
-            task(cpu, p, &s, i, j, cpu_scratch_of(cpu, omp_get_thread_num()));
+        for (int64_t i = 0; i < s.m.count; ++i) {
+            float *memory = cpu_scratch_of(cpu, omp_get_thread_num());
+            const task w = {.cpu = cpu,
+                            .p = p,
+                            .s = &s,
+                            .row = i * s.m.size,
+                            .m = cpu_cut_length(s.m, i),
+                            .col = j * s.n.size,
+                            .n = cpu_cut_length(s.n, j),
+                            .at = scratch_at(&s, memory)};
+            run_task(&w);
+        }
 }
 
 /* ---- few rows --------------------------------------------------------- */

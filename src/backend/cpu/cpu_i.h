@@ -34,6 +34,7 @@ typedef struct cpu_backend {
     size_t scratch_bytes, scratch_each;
     void *list; /* of an operation's tasks */
     size_t list_bytes;
+    size_t l2_bytes; /* of a processor's second cache */
 } cpu_backend;
 
 struct backend_weight {
@@ -111,6 +112,11 @@ static inline cpu_cut cpu_cut_even(int64_t total, int64_t pieces, int64_t step)
 static inline int64_t cpu_cut_length(cpu_cut c, int64_t i)
 {
     return i + 1 < c.count ? c.size : c.total - (c.count - 1) * c.size;
+}
+
+static inline int64_t cpu_clamp(int64_t x, int64_t least, int64_t most)
+{
+    return x < least ? least : x > most ? most : x;
 }
 
 /* Any product, by own kernels. */

@@ -67,21 +67,20 @@ typedef struct cpu_adamw_step {
 
 /* Blocks of the packed product; panels are at most CPU_PANEL columns wide. */
 #define CPU_PANEL   32
-#define CPU_GEMM_N  384
-#define CPU_GEMM_K  512
+#define CPU_GEMM_K  768
 #define CPU_GEMM_LD (CPU_GEMM_K + CPU_PAD) /* rows fall into other sets */
 
-/* What to fetch into the cache while a block is multiplied: the block of b
- * that is packed next. For every panel `rows` rows of `lines` lines. */
+/* What to fetch into the second cache while a block is multiplied: rows of
+ * so many lines. */
 typedef struct cpu_ahead {
-    const void *at; /* NULL: nothing */
-    int64_t panel_bytes, row_bytes, rows, lines;
+    const char *at;
+    int64_t row_bytes, rows, lines;
 } cpu_ahead;
 
 /* sum [m, n] (+)= x panels, one chain of multiply-adds over k each; with
  * `last`: c = alpha sum + beta c. */
 typedef struct cpu_gemm_block {
-    int64_t m, n, k;     /* n <= CPU_GEMM_N, k <= CPU_GEMM_K */
+    int64_t m, n, k;     /* k <= CPU_GEMM_K */
     const float *x;      /* [m, CPU_GEMM_LD] */
     const float *panels; /* of pack() */
     float *sum;          /* [m, panel] for every panel, sum_rows rows apart */
@@ -91,7 +90,7 @@ typedef struct cpu_gemm_block {
     int64_t ldc;
     bool c_bf;
     float alpha, beta;
-    cpu_ahead next;
+    cpu_ahead ahead[2];
 } cpu_gemm_block;
 
 /* c [m, n] = alpha x w^T + beta c for few rows of x; the same bits. */

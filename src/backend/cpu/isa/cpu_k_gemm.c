@@ -122,22 +122,29 @@ void CPU_NAME(cpu_pack)(float *panels, const void *b, int64_t ldb,
 
 /* ---- many rows -------------------------------------------------------- */
 
-/* Asks for lines of the next block of b while this one is multiplied. */
+/* Asks for lines of what comes next while a block is multiplied. */
 typedef struct ahead {
-    uintptr_t row, ld; /* bytes */
-    int64_t lines, at; /* in a row; the next one */
-    int64_t each;      /* lines for every AHEAD_STEP of k */
+    const cpu_ahead *part; /* in hand, and one more where `more` */
+    const char *row;
+    int64_t rows, at; /* left of the part; the next line of its first */
+    int64_t each;     /* lines for every AHEAD_STEP of k */
+    bool more;
 } ahead;
 #define AHEAD_STEP 16
 
 INLINE void look_ahead(ahead *a)
 {
-    for (int64_t i = 0; i < a->each; ++i) {
-        __builtin_prefetch((const void *)(a->row + (uintptr_t)a->at * 64), 0,
-                           2);
-        if (++a->at == a->lines) {
-            a->at = 0;
-            a->row += a->ld;
+    for (int64_t i = 0; i < a->each && a->rows > 0; ++i) {
+        __builtin_prefetch(a->row + a->at * 64, 0, 2);
+        if (++a->at < a->part->lines)
+            continue;
+        a->at = 0;
+        a->row += a->part->row_bytes;
+        if (--a->rows == 0 && a->more) {
+            a->more = false;
+            ++a->part;
+            a->row = a->part->at;
+            a->rows = a->part->rows;
         }
     }
 }
@@ -182,7 +189,8 @@ INLINE void tile_of(int64_t rows, int wide, int64_t k, const float *x,
     switch (rows) {
         TILE(1)
         TILE(2)
-        TILE(3) TILE(4) TILE(5)
+        TILE(3)
+        TILE(4) TILE(5)
 #if MM_ROWS > 6
             TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11)
 #endif
@@ -217,17 +225,16 @@ INLINE void finish_tile(const cpu_gemm_block *g, const float *sum, int64_t row,
     }
 }
 
-static ahead ahead_of(const cpu_gemm_block *g, int64_t panel)
+/* Spread evenly over `tiles` tiles. */
+static ahead ahead_of(const cpu_gemm_block *g, int64_t tiles)
 {
-    const cpu_ahead *n = &g->next;
-    ahead a = {0};
-    if (n->at) {
-        int64_t steps = (g->k + AHEAD_STEP - 1) / AHEAD_STEP;
-        a.row = (uintptr_t)n->at + (uintptr_t)(panel * n->panel_bytes);
-        a.ld = (uintptr_t)n->row_bytes;
-        a.lines = n->lines;
-        a.each = (n->rows * n->lines + steps - 1) / steps;
-    }
+    const cpu_ahead *p = g->ahead;
+    const int64_t steps = tiles * ((g->k + AHEAD_STEP - 1) / AHEAD_STEP);
+    const int64_t lines = p[0].rows * p[0].lines + p[1].rows * p[1].lines;
+    ahead a = {.each = (lines + steps - 1) / steps, .more = p[0].rows > 0};
+    a.part = a.more ? p : p + 1;
+    a.row = a.part->at;
+    a.rows = a.part->rows;
     return a;
 }
 
@@ -236,10 +243,10 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g)
 {
     const float *panel = g->panels;
     const int64_t tiles = (g->m + MM_ROWS - 1) / MM_ROWS;
+    ahead a = ahead_of(g, tiles * ((g->n + PANEL - 1) / PANEL));
     for (int64_t j = 0; j < g->n; j += PANEL) {
         const int64_t width = panel_width(g->n - j);
         const int64_t cols = g->n - j < PANEL ? g->n - j : PANEL;
-        ahead a = ahead_of(g, j / PANEL);
         float done[MM_ROWS * PANEL];
         for (int64_t i = 0; i < tiles; ++i) {
             int64_t row = g->m * i / tiles;
@@ -254,7 +261,6 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g)
                 tile_of(rows, 1, g->k, x, panel, from, to, &a);
             if (g->last)
                 finish_tile(g, done, row, rows, j, cols);
-            a.each = 0;
         }
         panel += g->k * width;
     }
