@@ -185,7 +185,7 @@ CONFORM(gemm_rows_alone)
     static const char *const names[] = {"x W'", "dy W", "a b'", "a b"};
     static const struct {
         int64_t k, n;
-    } shapes[] = {{1300, 70}, {130, 1100}, {33, 7}};
+    } shapes[] = {{1300, 70}, {768, 40}, {130, 1100}, {33, 7}};
     if (strcmp(c->be[CF_TWO]->name, "cpu") == 0 &&
         strstr(c->be[CF_TWO]->detail, "oneDNN"))
         return;

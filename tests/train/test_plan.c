@@ -17,7 +17,10 @@ static train_plan plan_of(const char *keys)
 {
     train_recipe r;
     recipe(&r, keys);
-    backend_options o = {.name = "cpu", .dtype = BASE_F32, .n_threads = 1};
+    backend_options o = {.name = "cpu",
+                         .dtype = BASE_F32,
+                         .n_threads = 1,
+                         .isa = getenv("LORI_ISA")};
     backend *be = NULL;
     model *m = NULL;
     train_plan plan;

@@ -109,8 +109,10 @@ Test(run, evaluation_agrees)
     model *m = NULL;
     model_adapter *ma = NULL;
     train_data *data = NULL;
-    ok(backend_open(&(backend_options){.name = "cpu", .dtype = BASE_F32}, &be,
-                    err));
+    ok(backend_open(&(backend_options){.name = "cpu",
+                                       .dtype = BASE_F32,
+                                       .isa = getenv("LORI_ISA")},
+                    &be, err));
     ok(model_open("base", be, &m, err));
     ok(model_adapter_new(m, ad, &ma, err));
     ok(train_data_load("valid.jsonl", NULL,

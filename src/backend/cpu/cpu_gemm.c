@@ -14,14 +14,20 @@
 #include "backend/cpu/cpu_i.h"
 
 enum {
-    ROWS = 12,       /* that are expanded at a time: whole register tiles */
-    LEAST_ROWS = 96, /* of a task, or packing costs too much */
+    ROWS = 12, /* expanded at a time: register tiles */
+    /* of a task whose sums wait between blocks along k */
+    LEAST_M = 96,
+    MOST_M = 512,
     LEAST_N = 96,
-    MOST_N = 384,  /* columns of a task */
+    MOST_N = 384, /* columns of a task, */
+    SUM_N = 256,  /* or of one that keeps sums */
+    LEAST_K = 192,
+    MOST_K = 512,  /* of a block; half more for a lone one */
     LOW_ROWS = 64, /* at most: packing is much of the work, so panels stay */
     LOW_N = 32,    /* in the first cache: a block's columns */
     LOW_K = 128    /* and length */
 };
+_Static_assert(MOST_K * 3 / 2 <= CPU_GEMM_K, "a row of x has room for a block");
 
 /* ---- cutting ---------------------------------------------------------- */
 
@@ -34,20 +40,25 @@ typedef struct scratch {
     float *x, *panels, *sum;
 } scratch;
 
-static scratch scratch_at(const plan *s, float *p)
+/* Columns of a block with those that fill its last panel. */
+static int64_t block_columns(const plan *s)
 {
-    const int64_t wide = (s->block + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL;
-    float *panels = p + ROWS * CPU_GEMM_LD;
-    return (scratch){p, panels, panels + wide * s->k.size};
+    return (s->block + CPU_PANEL - 1) / CPU_PANEL * CPU_PANEL;
 }
 
-/* No block along k is left to add to: no sums are kept. */
+static scratch scratch_at(const plan *s, float *p)
+{
+    float *panels = p + ROWS * CPU_GEMM_LD;
+    return (scratch){p, panels, panels + block_columns(s) * s->k.size};
+}
+
+/* A product that is one block along k keeps no sums. */
 static size_t scratch_bytes(const plan *s)
 {
-    const scratch at = scratch_at(s, NULL);
-    const int64_t sums =
-        s->k.count > 1 ? s->m.size * (s->block + CPU_PANEL) : 0;
-    return (size_t)(at.sum - at.x + sums) * sizeof(float);
+    const int64_t sum_rows = s->k.count > 1 ? s->m.size : 0;
+    return (size_t)(ROWS * CPU_GEMM_LD +
+                    block_columns(s) * (s->k.size + sum_rows)) *
+           sizeof(float);
 }
 
 /* The time of a piece [m, n] in multiply-adds per step of k: packing a column
@@ -84,21 +95,20 @@ static void cut_many(const cpu_call *p, plan *s, int64_t most_m, int64_t most_n,
     s->block = s->n.size;
 }
 
-/* Panels take half of the second cache, sums between blocks along k a quarter.
- */
+/* Panels take half of the second cache, sums between blocks along k a quarter;
+ * the rest is for what is fetched ahead. */
 static plan cut_for_cache(const cpu_backend *cpu, const cpu_call *p)
 {
     plan s;
     const int64_t floats = (int64_t)(cpu->l2_bytes / sizeof(float));
-    const int64_t long_k = cpu_clamp(floats / 2 / MOST_N, 192, 512);
-    int64_t most_m = p->a.rows;
-    if (p->k <= long_k * 3 / 2) {
-        s.k = cpu_cut_even(p->k, 1, CPU_PAD);
-    } else {
-        s.k = cpu_cut_even(p->k, (p->k + long_k - 1) / long_k, CPU_PAD);
-        most_m = cpu_clamp(floats / 4 / MOST_N, LEAST_ROWS, 768);
-    }
-    const int64_t most_n = cpu_clamp(floats / 2 / s.k.size, LEAST_N, MOST_N);
+    const int64_t most_k = cpu_clamp(floats / 2 / SUM_N, LEAST_K, MOST_K);
+    const bool sums = p->k > most_k * 3 / 2;
+    const int64_t blocks = sums ? (p->k + most_k - 1) / most_k : 1;
+    s.k = cpu_cut_even(p->k, blocks, CPU_PAD);
+    const int64_t most_m =
+        sums ? cpu_clamp(floats / 4 / SUM_N, LEAST_M, MOST_M) : p->a.rows;
+    const int64_t most_n =
+        cpu_clamp(floats / 2 / s.k.size, LEAST_N, sums ? SUM_N : MOST_N);
     cut_many(p, &s, most_m, most_n / CPU_PANEL * CPU_PANEL, cpu->k->panel,
              cpu->be.n_threads);
     return s;

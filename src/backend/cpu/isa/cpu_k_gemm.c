@@ -190,7 +190,8 @@ INLINE void tile_of(int64_t rows, int wide, int64_t k, const float *x,
         TILE(1)
         TILE(2)
         TILE(3)
-        TILE(4) TILE(5)
+        TILE(4)
+        TILE(5)
 #if MM_ROWS > 6
             TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11)
 #endif
@@ -212,17 +213,49 @@ INLINE void finish(void *c, const float *sum, int64_t n, float alpha,
     }
 }
 
+/* A whole panel's row; c is fetched two panels ahead of its use. */
+INLINE void finish_row(char *c, const float *sum, vf alpha, vf beta, bool add,
+                       bool bf, bool more)
+{
+    if (more)
+        __builtin_prefetch(c + 2 * PANEL * (bf ? 2 : 4), 1, 3);
+    for (int64_t j = 0; j < PANEL; j += VL) {
+        vf v = load(sum + j) * alpha;
+        if (add)
+            v = madd(beta, load_any(c, j, bf), v);
+        store_any(c, j, v, bf);
+    }
+}
+
+INLINE void finish_rows(const cpu_gemm_block *g, const float *sum, char *c,
+                        int64_t rows, bool bf, bool more)
+{
+    const int64_t step = g->ldc * (bf ? 2 : 4);
+    const vf alpha = splat(g->alpha), beta = splat(g->beta);
+    if (g->beta != 0)
+        for (int64_t i = 0; i < rows; ++i)
+            finish_row(c + i * step, sum + i * PANEL, alpha, beta, true, bf,
+                       more);
+    else
+        for (int64_t i = 0; i < rows; ++i)
+            finish_row(c + i * step, sum + i * PANEL, alpha, beta, false, bf,
+                       more);
+}
+
 INLINE void finish_tile(const cpu_gemm_block *g, const float *sum, int64_t row,
                         int64_t rows, int64_t col, int64_t cols)
 {
     const size_t size = g->c_bf ? 2 : 4;
-    for (int64_t i = 0; i < rows; ++i) {
-        void *c = (char *)g->c + (size_t)((row + i) * g->ldc + col) * size;
-        if (g->c_bf)
-            finish(c, sum + i * PANEL, cols, g->alpha, g->beta, true);
-        else
-            finish(c, sum + i * PANEL, cols, g->alpha, g->beta, false);
-    }
+    char *c = (char *)g->c + (size_t)(row * g->ldc + col) * size;
+    const bool more = col + 3 * PANEL <= g->n;
+    if (cols == PANEL && g->c_bf)
+        finish_rows(g, sum, c, rows, true, more);
+    else if (cols == PANEL)
+        finish_rows(g, sum, c, rows, false, more);
+    else
+        for (int64_t i = 0; i < rows; ++i)
+            finish(c + (size_t)(i * g->ldc) * size, sum + i * PANEL, cols,
+                   g->alpha, g->beta, g->c_bf);
 }
 
 /* Spread evenly over `tiles` tiles. */
