@@ -14,15 +14,14 @@
 #include "backend/cpu/cpu_i.h"
 
 enum {
-    ROWS = 12, /* expanded at a time: register tiles */
-    /* of a task whose sums wait between blocks along k */
-    LEAST_M = 96,
-    MOST_M = 512,
-    LEAST_N = 96,
-    MOST_N = 384, /* columns of a task, */
-    SUM_N = 256,  /* or of one that keeps sums */
-    LEAST_K = 192,
-    MOST_K = 512,  /* of a block; half more for a lone one */
+    ROWS = 12,     /* expanded at a time: whole register tiles */
+    LEAST_M = 96,  /* rows of a task that keeps sums between blocks of k */
+    MOST_M = 512,  /* (one that is a single block takes any number) */
+    LEAST_N = 96,  /* columns of a task */
+    MOST_N = 384,  /* if it keeps no sums, */
+    SUM_N = 256,   /* and if it does */
+    LEAST_K = 192, /* of a block; */
+    MOST_K = 512,  /* a single one may be half longer */
     LOW_ROWS = 64, /* at most: packing is much of the work, so panels stay */
     LOW_N = 32,    /* in the first cache: a block's columns */
     LOW_K = 128    /* and length */
