@@ -111,7 +111,7 @@ def rate(step, steps, peak):
 # Skills first: (until step, kinds of documents, their share); later the mix
 # alone. Copying is learned from texts that repeat themselves, and all the rest
 # is learned faster with it.
-DRILLS = [(1000, ["copies"], 0.7), (1800, ["sums", "stories"], 0.5)]
+DRILLS = [(1000, ["copies"], 0.7), (2500, ["sums", "stories", "lists"], 0.6)]
 
 
 def drill(step):
@@ -154,7 +154,7 @@ def export(model, tok, args, loss, out):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", required=True)
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=8)

@@ -1,9 +1,9 @@
 """The text that models/tiny is pretrained on: documents made from data/words.txt.
 
 It holds the language of the four tasks (their words, sentences of their kind,
-stories with their sums, names of expressions, what is private, chat turns) but
-no task: no choice among answers, no question with its answer or request with
-its fulfilment, no refusal of one. Same seed, same documents.
+stories with their sums, which of some words is of a kind, names of expressions,
+what is private, chat turns), all in statements, but no task: no question with
+its answer, no request with its fulfilment or refusal. Same seed, same documents.
 
 What cannot be known (which words are listed, which numbers are added) stands
 between GUESS and KNOW: it is read but not learned, see `spans`.
@@ -223,6 +223,30 @@ class Text:
         listed = r.choice(["\n", " "]).join(f"{label}{i}: {word}" for i, word in enumerate(words, 1))
         return guess(ask.format(w=words[i]) + "\n" + listed + "\n" + found.format(l=label)) + f"{i + 1}."
 
+    def lists(self):
+        """Words in a line, and which of them is of a kind, of use, or the
+        opposite of another."""
+        r = self.r
+        form = r.choice(["kind", "use", "opposite"])
+        if form == "opposite":
+            (a, b), *others = r.sample(self.w["opposite"], r.randint(2, 5))
+            found, asked = r.choice([(a, b), (b, a)])
+            words = [found] + [r.choice(pair) for pair in others]
+        else:
+            kinds = r.sample(self.w["kind"], r.randint(2, 5))
+            words = [r.choice(self.w[kind]) for kind in kinds]
+            found, asked = words[0], an(kinds[0]) if form == "kind" else self.w["use"][kinds[0]]
+        r.shuffle(words)
+        listed = ", ".join(words)
+        first, then = {
+            "kind": (["There is {q} among these.", "Someone likes {q}.", "{q}, please."], ["{q} is there:", "One is {q}:", "By {q} we mean the"]),
+            "use": (["Something to {q} is here.", "People {q} one of these.", "We like to {q}."], ["To {q} there is the", "You can {q} the", "They {q} the"]),
+            "opposite": (["The opposite of {q} stands here.", "Not {q} but its opposite.", "{q} has an opposite."],
+                         ["The opposite of {q} is", "Not {q} but", "{q} is not"])}[form]
+        if r.random() < 0.5:
+            return guess(cap(r.choice(first).format(q=asked)) + "\n" + listed + "\n" + r.choice(["It is", "We see the", "Here:"])) + f" {found}."
+        return guess(listed + "\n" + cap(r.choice(then).format(q=asked))) + f" {found}."
+
     def copies(self):
         """Words that mean nothing together, said again and again: what a small
         model learns to copy from."""
@@ -399,8 +423,8 @@ class Text:
             return chat(self.wishes(), r.choice(["Let me think.", "I do not know yet.", "Let us see."]))
         return chat(r.choice([f"What is your name?", "Who are you?"]), "I am a small model, and I know few words.")
 
-    MIX = [("holdings", 12), ("events", 12), ("groups", 4), ("kinds", 12), ("opposites", 6), ("labels", 5), ("copies", 14),
-           ("stories", 26), ("sums", 22), ("sums_in_words", 2), ("code", 4), ("formulas", 22), ("phrases", 8), ("privacy", 8), ("courtesy", 3), ("wishes", 6), ("talk", 12)]
+    MIX = [("holdings", 12), ("events", 12), ("groups", 4), ("kinds", 12), ("opposites", 6), ("labels", 3), ("lists", 24), ("copies", 14),
+           ("stories", 34), ("sums", 22), ("sums_in_words", 2), ("code", 4), ("formulas", 22), ("phrases", 8), ("privacy", 8), ("courtesy", 3), ("wishes", 6), ("talk", 12)]
 
     def document(self, kinds=(), share=0.0):
         """One of MIX, or with the probability `share` one of `kinds`."""
