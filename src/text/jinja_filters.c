@@ -174,15 +174,20 @@ FILTER(truncate)
     jinja_value end =
         arg[2].kind == JINJA_MISSING ? JINJA_LITERAL("...") : arg[2];
     int64_t leeway = arg[3].kind == JINJA_NONE ? 5 : whole(run, arg[3], 5);
-    if (!want_text(run, self) || !want_text(run, end))
+    if (!want_text(run, end))
         return self;
     int64_t tail = (int64_t)jinja_chars(end);
+    size_t items = 0; /* what is short enough may be anything with a length */
+    bool text = self.kind == JINJA_STR;
     if (length < tail || leeway < 0)
         return jinja_error(run,
                            "truncate: length %lld or leeway %lld is too "
                            "small",
                            (long long)length, (long long)leeway);
-    if ((int64_t)jinja_chars(self) <= length + leeway)
+    if (!text && jinja_length(self, &items) &&
+        (int64_t)items <= length + leeway)
+        return self;
+    if (!want_text(run, self) || (int64_t)jinja_chars(self) <= length + leeway)
         return self;
     jinja_value head =
         jinja_part(self, 0, jinja_char_offset(self, (size_t)(length - tail)));

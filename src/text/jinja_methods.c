@@ -130,7 +130,12 @@ METHOD(str_rsplit)
 METHOD(str_splitlines)
 {
     UNUSED;
-    return jinja_split_lines(run, self, jinja_true(arg[0]));
+    int64_t keep = 0;
+    if (arg[0].kind != JINJA_MISSING && !jinja_as_int(arg[0], &keep))
+        return jinja_error(run,
+                           "'%s' object cannot be interpreted as an integer",
+                           jinja_type(arg[0]));
+    return jinja_split_lines(run, self, keep != 0);
 }
 
 METHOD(str_replace)

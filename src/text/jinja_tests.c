@@ -120,9 +120,19 @@ TEST(is_upper)
     return is_case(run, self, "isupper");
 }
 
+/* Python looks the value up in a dict of names. */
+static bool may_be_name(jinja_run *run, jinja_value v)
+{
+    if (!jinja_hashable(v))
+        jinja_error(run, "unhashable type: '%s'", jinja_type(v));
+    return !jinja_failed(run);
+}
+
 TEST(is_filter)
 {
     UNUSED;
+    if (!may_be_name(run, self))
+        return self;
     return jinja_bool(self.kind == JINJA_STR &&
                       jinja_find_filter(self.as.s, self.n));
 }
@@ -130,6 +140,8 @@ TEST(is_filter)
 TEST(is_test)
 {
     UNUSED;
+    if (!may_be_name(run, self))
+        return self;
     return jinja_bool(self.kind == JINJA_STR &&
                       jinja_find_test(self.as.s, self.n));
 }
