@@ -345,9 +345,19 @@ def drawn_folder(folder, tok, rng):
             "<new2>", "<|x|>", "\u00e9"]
     names = ["bos_token", "eos_token", "unk_token", "pad_token", "cls_token"]
     config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    # One form of a token in both files of names: docs/TEXT.md, differences.
+    forms = {}
+
+    def named_token():
+        content = rng.choice(pool)
+        if content not in forms:
+            forms[content] = drawn_token(rng, content)
+        token = forms[content]
+        return dict(token) if isinstance(token, dict) else token
+
     for name in names:
         if rng.random() < 0.5:
-            config[name] = drawn_token(rng, rng.choice(pool))
+            config[name] = named_token()
         elif rng.random() < 0.3:
             config[name] = None
     if rng.random() < 0.3:
@@ -361,8 +371,7 @@ def drawn_folder(folder, tok, rng):
             str(i): drawn_token(rng, t, 0, False)
             for i, t in zip(ids, rng.sample(pool, 4))}
     if rng.random() < 0.5:
-        chosen = {name: drawn_token(rng, rng.choice(pool))
-                  for name in rng.sample(names, 3)}
+        chosen = {name: named_token() for name in rng.sample(names, 3)}
         for token in chosen.values():
             if isinstance(token, dict):
                 del token["__type"]
