@@ -104,29 +104,43 @@ static bool any_stage(const run_plan *plan, run_kind kind, bool pair)
     return false;
 }
 
+/* A plot a learned task: the base's bar, then those that `add` makes of every
+ * method. */
+typedef void add_bars(const page_results *r, int64_t task, int64_t method,
+                      bar_list *list, base_str *out);
+static void task_plots(const page_results *r, add_bars *add, base_str *out)
+{
+    open_panels(out);
+    for (int64_t t = 0; t < r->plan->learned.n; t++) {
+        bar_list list = {0};
+        base_str title = measure(r, t);
+        add_bar(&list, page_own(r, PAGE_BASE, t), -1, false, out, "base");
+        for (int64_t m = 0; m < r->plan->methods.n; m++)
+            add(r, t, m, &list, out);
+        draw_bars(&list, &title, out);
+    }
+    close_panels(out);
+}
+
 /* ---- single tasks ----------------------------------------------------------
  */
 
+static void own_bar(const page_results *r, int64_t task, int64_t method,
+                    bar_list *list, base_str *out)
+{
+    add_bar(list, page_own(r, page_training(r, task, method, -1), task), method,
+            false, out, "%s", r->plan->methods.word[method]);
+}
+
 void page_accuracy(const page_results *r, base_str *out)
 {
-    const run_plan *plan = r->plan;
-    if (plan->tasks.n == 0)
+    if (r->plan->tasks.n == 0)
         return;
     open_section("Single tasks",
                  "Each task by the adapter that learned it. Accuracies are in "
                  "per cent, lines are 95 % Wilson intervals.",
                  out);
-    open_panels(out);
-    for (int64_t t = 0; t < plan->learned.n; t++) {
-        bar_list list = {0};
-        base_str title = measure(r, t);
-        add_bar(&list, page_own(r, PAGE_BASE, t), -1, false, out, "base");
-        for (int64_t m = 0; m < plan->methods.n; m++)
-            add_bar(&list, page_own(r, page_training(r, t, m, -1), t), m, false,
-                    out, "%s", plan->methods.word[m]);
-        draw_bars(&list, &title, out);
-    }
-    close_panels(out);
+    task_plots(r, own_bar, out);
 }
 
 /* ---- merges ----------------------------------------------------------------
@@ -159,16 +173,7 @@ void page_merges(const page_results *r, base_str *out)
                  "One adapter for all tasks, merged of those that each learned "
                  "one (pale: alone, on the task that it learned).",
                  out);
-    open_panels(out);
-    for (int64_t t = 0; t < plan->learned.n; t++) {
-        bar_list list = {0};
-        base_str title = measure(r, t);
-        add_bar(&list, page_own(r, PAGE_BASE, t), -1, false, out, "base");
-        for (int64_t m = 0; m < plan->methods.n; m++)
-            merged_bars(r, t, m, &list, out);
-        draw_bars(&list, &title, out);
-    }
-    close_panels(out);
+    task_plots(r, merged_bars, out);
 }
 
 /* ---- interference
