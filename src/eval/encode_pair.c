@@ -16,18 +16,12 @@ lori_status prompt_text(const eval_subject *s, const eval_task *t,
         base_str_puts(out, doc->prompt);
         return out->failed ? base_no_memory(err, out->len) : LORI_OK;
     }
-    json_t *messages =
-        json_pack("[{ssss}]", "role", "user", "content", doc->prompt);
-    text_chat_input input = {.messages = messages,
-                             .add_generation_prompt = true};
     lori_status st =
-        !messages ? base_fail(err, LORI_INVALID, "the prompt is not UTF-8")
-        : s->chat ? text_chat_render(s->chat, &input, out, err)
-                  : base_fail(err, LORI_NOT_FOUND, "no chat template is open");
-    json_decref(messages);
+        s->chat ? text_chat_user(s->chat, doc->prompt, out, err)
+                : base_fail(err, LORI_NOT_FOUND, "no chat template is open");
     if (st)
         return base_prefix(err, st, "%s: apply_chat_template", t->source);
-    return out->failed ? base_no_memory(err, out->len) : LORI_OK;
+    return LORI_OK;
 }
 
 lori_status encode_prefix(const text_tokenizer *tok, text_ids *ids,

@@ -437,3 +437,16 @@ lori_status text_chat_render(const text_chat *chat, const text_chat_input *in,
     json_decref(context);
     return st;
 }
+
+lori_status text_chat_user(const text_chat *chat, const char *words,
+                           base_str *out, lori_error *err)
+{
+    json_t *messages = json_pack("[{ssss}]", "role", "user", "content", words);
+    if (!messages)
+        return base_fail(err, LORI_INVALID, "the prompt is not UTF-8");
+    text_chat_input input = {.messages = messages,
+                             .add_generation_prompt = true};
+    lori_status st = text_chat_render(chat, &input, out, err);
+    json_decref(messages);
+    return st;
+}

@@ -178,13 +178,12 @@ FILTER(truncate)
         return self;
     int64_t tail = (int64_t)jinja_chars(end);
     size_t items = 0; /* what is short enough may be anything with a length */
-    bool text = self.kind == JINJA_STR;
     if (length < tail || leeway < 0)
         return jinja_error(run,
                            "truncate: length %lld or leeway %lld is too "
                            "small",
                            (long long)length, (long long)leeway);
-    if (!text && jinja_length(self, &items) &&
+    if (self.kind != JINJA_STR && jinja_length(self, &items) &&
         (int64_t)items <= length + leeway)
         return self;
     if (!want_text(run, self) || (int64_t)jinja_chars(self) <= length + leeway)

@@ -114,5 +114,8 @@ typedef struct text_chat_input {
 lori_status text_chat_render(const text_chat *chat,
                              const text_chat_input *input, base_str *out,
                              lori_error *err);
+/* The same of one user's message, up to the head of the reply. */
+lori_status text_chat_user(const text_chat *chat, const char *words,
+                           base_str *out, lori_error *err);
 
 #endif

@@ -210,25 +210,15 @@ static bool take_ids(loader *l, int64_t at, const int32_t *ids, size_t n,
     return true;
 }
 
-/* The prompt as a user's message, up to the head of the reply. */
-static lori_status render_turn(loader *l, lori_error *err)
-{
-    json_t *messages = json_pack("[{ssss}]", "role", "user", "content",
-                                 l->prompt.s ? l->prompt.s : "");
-    text_chat_input input = {.messages = messages,
-                             .add_generation_prompt = true};
-    base_str_clear(&l->turn);
-    lori_status st = messages ? text_chat_render(l->chat, &input, &l->turn, err)
-                              : base_no_memory(err, l->prompt.len);
-    json_decref(messages);
-    return st || !l->turn.failed ? st : base_no_memory(err, l->turn.len);
-}
-
 /* The ids of the row's prompt, into l->ids. */
 static lori_status prompt_ids(loader *l, const char *place, lori_error *err)
 {
     const base_str *text = l->chat ? &l->turn : &l->prompt;
-    lori_status st = l->chat ? render_turn(l, err) : LORI_OK;
+    lori_status st = LORI_OK;
+    base_str_clear(&l->turn);
+    if (l->chat)
+        st = text_chat_user(l->chat, l->prompt.s ? l->prompt.s : "", &l->turn,
+                            err);
     l->ids.n = 0;
     if (!st)
         st = text_encode(l->tok, text->s ? text->s : "", text->len,
