@@ -307,10 +307,12 @@ def drawn_pre(rng):
 
 
 def drawn_normalizer(rng):
+    # No pattern matches nothing ("x*"): after one, tokenizers 0.23 panics in most
+    # steps when the text has characters of several bytes.
     return rng.choice([
         normalizers.NFC, normalizers.NFD,
         lambda: normalizers.Prepend(rng.choice([MARK, "ab", "\u00e9"])),
-        lambda: normalizers.Replace(rng.choice([" ", "ab", Regex(r"\s+"), Regex(r"\d"), Regex("x*")]),
+        lambda: normalizers.Replace(rng.choice([" ", "ab", Regex(r"\s+"), Regex(r"\d"), Regex("x+")]),
                                     rng.choice([MARK, "", " ", "\u00e9a"])),
         lambda: normalizers.Strip(rng.random() < 0.6, rng.random() < 0.6)])()
 
@@ -664,11 +666,21 @@ def main():
             if args.only in (None, name):
                 draw.rng = random.Random(f"{args.seed} {name}")
                 check(work, draw, args, checks)
+        panics = 0
         for i in range(args.drawn if args.only in (None, "drawn") else 0):
             draw.rng = random.Random(f"{args.seed} drawn {i}")
-            tok = drawn(args, draw, draw.rng)
-            strings = nasty("<s>")[:-3] + [draw.string() for _ in range(args.count // 40)]
-            compare(f"drawn-{i}", tok, work / f"drawn-{i}.json", strings, draw.rng, args, checks)
+            try:
+                tok = drawn(args, draw, draw.rng)
+                strings = nasty("<s>")[:-3] + [draw.string() for _ in range(args.count // 40)]
+                compare(f"drawn-{i}", tok, work / f"drawn-{i}.json", strings, draw.rng, args, checks)
+            except BaseException as error:  # pylint: disable=broad-exception-caught
+                # tokenizers' own fault: with this one there is nothing to compare.
+                if type(error).__name__ != "PanicException":
+                    raise
+                panics += 1
+                print(f"     drawn-{i}: tokenizers panics: {error}", flush=True)
+        if args.only in (None, "drawn"):
+            checks.at_most("drawn tokenizers on which tokenizers panics", panics, args.drawn / 5)
     return checks.finish()
 
 
