@@ -33,11 +33,6 @@ void CPU_NAME(cpu_adamw)(float *p, const float *g, float *m, float *v,
 void CPU_NAME(cpu_mm)(int64_t m, int64_t n, int64_t k, const float *a,
                       int64_t ars, int64_t aks, const float *b, int64_t ldb,
                       float *c, int64_t ldc, bool add);
-/* out[i * ldo + j] = x_i . w_j for i < n, n <= 8, j < rows; w [rows, k]; x
- * [n, k] float with leading dimension k rounded up to CPU_PAD and zeros
- * there. */
-void CPU_NAME(cpu_dots)(float *out, int64_t ldo, const float *x, int64_t n,
-                        const void *w, int64_t rows, int64_t k, bool bf);
 void CPU_NAME(cpu_pack)(float *panels, const void *b, int64_t ldb,
                         bool b_rows_n, int64_t n, int64_t k, bool bf);
 void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g);

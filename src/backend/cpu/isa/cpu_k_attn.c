@@ -195,14 +195,101 @@ INLINE int block_keys(const lanes *l, int64_t key)
 /* ---- forward -------------------------------------------------------- */
 
 /* Few queries (a decoding step): lanes would be mostly empty, so each query is
- * a row here, scored by dot products, with its softmax along the row. */
+ * a row here, scored by dot products, with its softmax along the row. Keys and
+ * values are read where they are, once for all queries. */
 enum { FEW = 4 };
+#if VL == 16
+#define FEW_KEYS 4 /* at once, and vectors of values at once */
+#else
+#define FEW_KEYS 2
+#endif
 
 typedef struct few_space {
-    float *q, *o, *kv; /* [FEW, dp], [FEW, dp], [CPU_KEYS, dp] */
-    float *p;          /* [FEW, CPU_KEYS] */
+    float *q, *o; /* [FEW, dp] */
+    float *p;     /* [FEW, CPU_KEYS] */
     float m[FEW], sum[FEW];
+    int64_t at[CPU_KEYS]; /* rows of the block's keys */
 } few_space;
+
+/* Rows of keys [key, key + n); the last one again up to a full vector. */
+static void few_rows(const cpu_attn_task *t, int64_t key, int n, int64_t *at)
+{
+    for (int j = 0; j < n; ++j)
+        at[j] = t->table ? (int64_t)t->table[(key + j) / t->page] * t->page +
+                               (key + j) % t->page
+                         : key + j;
+    for (int j = n; j % VL; ++j)
+        at[j] = at[n - 1];
+}
+
+/* sum[c][j] for FEW_KEYS keys from `first` on: vectors whose lanes together are
+ * q_c . k_j. */
+INLINE void few_dots(int used, vf (*sum)[VL], int first, const few_space *s,
+                     const cpu_attn_task *t, const int64_t *at, bool bf)
+{
+    const int d = t->head_dim;
+    const int64_t dp = padded(d), step = t->ldk * (bf ? 2 : 4);
+    vf acc[FEW][FEW_KEYS] = {0};
+    FOR_VECTORS(i, count, d)
+    {
+        vf x[FEW_KEYS];
+        for (int j = 0; j < FEW_KEYS; ++j)
+            x[j] = get((const char *)t->k + at[j] * step, i, count, bf);
+        for (int c = 0; c < used; ++c)
+            for (int j = 0; j < FEW_KEYS; ++j)
+                acc[c][j] += load(s->q + c * dp + i) * x[j];
+    }
+    for (int c = 0; c < used; ++c)
+        for (int j = 0; j < FEW_KEYS; ++j)
+            sum[c][first + j] = acc[c][j];
+}
+
+INLINE void few_scores(int used, few_space *s, const cpu_attn_task *t, int n,
+                       bool bf)
+{
+    for (int key = 0; key < n; key += VL) {
+        vf sum[FEW][VL];
+        for (int j = 0; j < VL; j += FEW_KEYS)
+            few_dots(used, sum, j, s, t, s->at + key + j, bf);
+        for (int c = 0; c < used; ++c)
+            store(s->p + c * CPU_KEYS + key, rows_sum(sum[c]));
+    }
+}
+
+/* o[c] += sum over j of p[c, j] v_j, `wide` vectors of it from element i on, of
+ * which the last has `count` elements. */
+INLINE void few_columns(int used, int wide, int64_t i, int64_t count,
+                        few_space *s, const cpu_attn_task *t, int n, bool bf)
+{
+    const int64_t dp = padded(t->head_dim), size = bf ? 2 : 4;
+    vf acc[FEW][FEW_KEYS];
+    for (int c = 0; c < used; ++c)
+        for (int w = 0; w < wide; ++w)
+            acc[c][w] = load(s->o + c * dp + i + w * VL);
+    for (int j = 0; j < n; ++j) {
+        const char *row = (const char *)t->v + s->at[j] * t->ldv * size;
+        vf x[FEW_KEYS];
+        for (int w = 0; w < wide; ++w)
+            x[w] = get(row, i + w * VL, w + 1 < wide ? VL : count, bf);
+        for (int c = 0; c < used; ++c)
+            for (int w = 0; w < wide; ++w)
+                acc[c][w] += splat(s->p[c * CPU_KEYS + j]) * x[w];
+    }
+    for (int c = 0; c < used; ++c)
+        for (int w = 0; w < wide; ++w)
+            store(s->o + c * dp + i + w * VL, acc[c][w]);
+}
+
+INLINE void few_values(int used, few_space *s, const cpu_attn_task *t, int n,
+                       bool bf)
+{
+    const int d = t->head_dim;
+    int64_t i = 0;
+    for (; i + FEW_KEYS * VL <= d; i += FEW_KEYS * VL)
+        few_columns(used, FEW_KEYS, i, VL, s, t, n, bf);
+    for (; i < d; i += VL)
+        few_columns(used, 1, i, d - i < VL ? d - i : VL, s, t, n, bf);
+}
 
 static void few_softmax(few_space *s, int row, int64_t low, int64_t high,
                         int64_t dp)
@@ -226,6 +313,60 @@ static void few_softmax(few_space *s, int row, int64_t low, int64_t high,
         store(o + i, load(o + i) * keep);
 }
 
+INLINE void few_of(int used, const cpu_attn_task *t, const lanes *l,
+                   few_space *s, bool bf)
+{
+    const int64_t dp = padded(t->head_dim);
+    for (int64_t key = first_key(l, t->window); key <= l->high;
+         key += CPU_KEYS) {
+        int n = block_keys(l, key);
+        few_rows(t, key, n, s->at);
+        few_scores(used, s, t, n, bf);
+        for (int c = 0; c < used; ++c) {
+            int64_t last = l->pos[c] - key;
+            int64_t low = t->window > 0 ? last - t->window + 1 : 0;
+            few_softmax(s, c, low, last, dp);
+        }
+        few_values(used, s, t, n, bf);
+    }
+}
+
+static void few_f32(const cpu_attn_task *t, const lanes *l, few_space *s)
+{
+    switch (l->used) {
+    case 1:
+        few_of(1, t, l, s, false);
+        break;
+    case 2:
+        few_of(2, t, l, s, false);
+        break;
+    case 3:
+        few_of(3, t, l, s, false);
+        break;
+    default:
+        few_of(FEW, t, l, s, false);
+        break;
+    }
+}
+
+static void few_bf16(const cpu_attn_task *t, const lanes *l, few_space *s)
+{
+    switch (l->used) {
+    case 1:
+        few_of(1, t, l, s, true);
+        break;
+    case 2:
+        few_of(2, t, l, s, true);
+        break;
+    case 3:
+        few_of(3, t, l, s, true);
+        break;
+    default:
+        few_of(FEW, t, l, s, true);
+        break;
+    }
+}
+
 static void few(const cpu_attn_task *t, const lanes *l, few_space *s)
 {
     const int d = t->head_dim;
@@ -233,25 +374,14 @@ static void few(const cpu_attn_task *t, const lanes *l, few_space *s)
     lanes_load(s->q, l, t->q + t->first * t->ldq * size, t->ldq, d, t->scale,
                t->bf);
     memset(s->o, 0, (size_t)(FEW * dp) * 4);
-    memset(s->p, 0, FEW * CPU_KEYS * 4);
     for (int c = 0; c < l->used; ++c) {
         s->m[c] = -INFINITY;
         s->sum[c] = 0;
     }
-    int64_t key = first_key(l, t->window);
-    for (; key <= l->high; key += CPU_KEYS) {
-        int n = block_keys(l, key);
-        keys_load(s->kv, t->k, t->ldk, key, n, t->table, t->page, d, t->bf);
-        CPU_NAME(cpu_dots)(s->p, CPU_KEYS, s->q, l->used, s->kv, n, dp, false);
-        for (int c = 0; c < l->used; ++c) {
-            int64_t last = l->pos[c] - key;
-            int64_t low = t->window > 0 ? last - t->window + 1 : 0;
-            few_softmax(s, c, low, last, dp);
-        }
-        keys_load(s->kv, t->v, t->ldv, key, n, t->table, t->page, d, t->bf);
-        CPU_NAME(cpu_mm)
-        (FEW, dp, n, s->p, CPU_KEYS, 1, s->kv, dp, s->o, dp, true);
-    }
+    if (t->bf)
+        few_bf16(t, l, s);
+    else
+        few_f32(t, l, s);
     for (int c = 0; c < l->used; ++c)
         for (int64_t i = 0; i < dp; i += VL)
             store(s->o + c * dp + i,
@@ -321,8 +451,7 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
     const int64_t dp = padded(t->head_dim);
     few_space s = {.q = scratch};
     s.o = s.q + CPU_PAD * dp; /* lanes_load fills CPU_PAD rows */
-    s.kv = s.o + FEW * dp;
-    s.p = s.kv + CPU_KEYS * dp;
+    s.p = s.o + FEW * dp;
     few(t, &l, &s);
     finish(t, &l, s.o, s.m, s.sum);
 }

@@ -307,6 +307,31 @@ INLINE void turn_square(vf *row)
 #endif
 }
 
+/* Lane i: the sum of the lanes of row i. The rows are lost. */
+INLINE vf rows_sum(vf *row)
+{
+#if VL == 16 /* the stages of a transposition, added instead of kept */
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int bit = 8; bit > 0; bit /= 2) {
+        const vi odd = (lane & bit) != 0;
+        const vi low = (odd & (lane - bit + 16)) | (~odd & lane);
+        const vi high = (odd & (lane + 16)) | (~odd & (lane + bit));
+        for (int i = 0; i < bit; ++i) {
+            __m512 a = (__m512)row[i], b = (__m512)row[i + bit];
+            row[i] = (vf)_mm512_permutex2var_ps(a, (__m512i)low, b) +
+                     (vf)_mm512_permutex2var_ps(a, (__m512i)high, b);
+        }
+    }
+    return row[0];
+#else
+    turn_square(row);
+    vf sum = row[0];
+    for (int i = 1; i < VL; ++i)
+        sum += row[i];
+    return sum;
+#endif
+}
+
 /* t [VL, ldt] = the VL x VL tile of s [VL, lds], transposed. */
 INLINE void turn_tile(float *t, int64_t ldt, const float *s, int64_t lds)
 {
