@@ -1,5 +1,5 @@
-# math.awk - word problems with one or two steps, their working a line a step,
-# and "#### result". Numbers stay within 0 .. 40.
+# math.awk - word problems of one step, with their working and "#### result".
+# Numbers stay within 0 .. 40.
 
 BEGIN {
     begin("math")
@@ -18,39 +18,37 @@ BEGIN {
     exit
 }
 
-# One event: its sentence is added to `text`, its line to `working`.
+# What happens to `total`: its sentence is added to `text`; `working` is its sum.
 function event(    name, k, before) {
     before = total
     name = total >= 4 && (total > 28 || chance(2)) ? "loss" : "gain"
     k = between(2, name == "loss" && total < 10 ? total - 1 : 9)
     total += name == "gain" ? k : -k
     text = text " " fill(fill(template(name), "k", k), "M", other)
-    working = working before (name == "gain" ? " + " : " - ") k " = " total "\n"
+    working = before (name == "gain" ? " + " : " - ") k " = " total "\n"
 }
 
-function problem(    who, name, a, k, steps, thing) {
+function problem(    who, name, a, k, grouped, thing) {
     who = one_of("she|he")
     name = pick(who)
     do
         other = pick(one_of("she|he"))
     while (other == name)
     thing = pick("counted") "s"
-    working = ""
-    steps = between(1, 2)
-    if (chance(4) == 0) {
+    grouped = chance(4) == 0
+    if (grouped) {
         a = between(2, 5)
         k = between(2, 6)
         total = a * k
         text = fill(template("groups"), "k", k)
         working = a " * " k " = " total "\n"
-        steps--
     } else {
         a = between(2, 20)
         total = a
         text = template("start")
     }
     text = fill(text, "a", a)
-    while (steps-- > 0)
+    if (!grouped)
         event()
     text = text " " template("ask")
     text = fill(fill(text, "N", name), "t", thing)
