@@ -3,7 +3,8 @@
 It holds the language of the four tasks (their words, sentences of their kind,
 stories with their sums, which of some words is of a kind, names of expressions,
 what is private, chat turns), all in statements, but no task: no question with
-its answer, no request with its fulfilment or refusal. Same seed, same documents.
+its answer, no request with its fulfilment or refusal. The assistant of its chats
+says again what it has heard, in the words of the matter. Same seed, same documents.
 
 What cannot be known (which words are listed, which numbers are added) stands
 between GUESS and KNOW: it is read but not learned, see `spans`.
@@ -140,8 +141,8 @@ class Text:
             return f"{k} {t} are sold to {other} by {name}, so {change}.{tail}"
         return f"{start} {act}, so {change}.{tail}"
 
-    def stories(self):
-        """One or two things happen to a number, and the sums of it."""
+    def story(self, events):
+        """What is told; (value, sign, k) of each sum; the things' name, the last value."""
         r = self.r
         (name, P, p, him), (other, *_) = self.people(2)
         t, value = r.choice(self.w["counted"]) + "s", r.randint(2, 20)
@@ -149,26 +150,31 @@ class Text:
             a, k = r.randint(2, 5), r.randint(2, 6)
             told = [r.choice([f"{name} has {a} boxes with {k} {t} each.", f"{a} bags of {name} hold {k} {t} each.",
                               f"{name} packs {a} boxes, and every box gets {k} {t}."])]
-            sums, value = [f"{a} * {k} = {a * k}"], a * k
-        else:
-            told = [r.choice([f"{name} has {value} {t}.", f"{name} owns {value} {t}.", f"Today {name} had {value} {t}.",
-                              f"There are {value} {t} in the bag of {name}.", f"{name} brings {value} {t}.", f"{name} begins with {value} {t}."])]
-            sums = []
-        for _ in range(r.randint(0 if sums else 1, 2 - len(sums))):
+            return told, [(a, "*", k)], p, t, a * k
+        told = [r.choice([f"{name} has {value} {t}.", f"{name} owns {value} {t}.", f"Today {name} had {value} {t}.",
+                          f"There are {value} {t} in the bag of {name}.", f"{name} brings {value} {t}.", f"{name} begins with {value} {t}."])]
+        sums = []
+        for _ in range(events):
             more = value < 4 or (value < 29 and r.random() < 0.5)
             k = r.randint(2, 9 if more or value > 9 else value - 1)
             if more:
                 told.append(r.choice([f"{P} {r.choice(GAIN)} {k} more.", f"Then {p} {r.choice(GAIN)} another {k}.", f"{other} gives {him} {k} more.",
                                       f"{P} gets {k} from {other}.", f"Later {other} adds {k}."]))
-                sums.append(f"{value} + {k} = {value + k}")
-                value += k
             else:
                 told.append(r.choice([f"{P} {r.choice(LOSS)} {k} of them.", f"Then {p} {r.choice(LOSS)} {k}.", f"{P} gives {k} to {other}.",
                                       f"{other} takes {k}.", f"{k} are sold to {other}."]))
-                sums.append(f"{value} - {k} = {value - k}")
-                value -= k
+            sums.append((value, "+" if more else "-", k))
+            value += k if more else -k
+        return told, sums, p, t, value
+
+    def stories(self):
+        """One or two things happen to a number, and the sums of it."""
+        r = self.r
+        told, sums, p, t, value = self.story(r.choice([1, 1, 1, 2]))
+        result = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+        lines = [f"{a} {sign} {b} = {result[sign](a, b)}" for a, sign, b in sums]
         end = r.choice([f"Now {p} has {value}.", f"So many {t}: {value}.", f"That makes {value} {t}.", ""])
-        return guess(" ".join(told) + "\n") + "\n".join(sums) + "\n" + end
+        return guess(" ".join(told) + "\n") + "\n".join(lines) + "\n" + end
 
     def groups(self):
         r = self.r
@@ -225,27 +231,41 @@ class Text:
 
     def lists(self):
         """Words in a line, and which of them is of a kind, of use, or the
-        opposite of another."""
+        opposite of another: asked before the list, or of a list that is there."""
+        return self.list_first() if self.r.random() < 0.5 else self.question_first()
+
+    def asked_for(self, form, n):
+        """n words in a random order; (word, what asks for it) of each."""
+        r = self.r
+        if form == "opposite":
+            found = [r.sample(pair, 2) for pair in r.sample(self.w["opposite"], n)]
+        else:
+            kinds = r.sample(self.w["kind"], n)
+            found = [(r.choice(self.w[kind]), an(kind) if form == "kind" else self.w["use"][kind]) for kind in kinds]
+        r.shuffle(found)
+        return ", ".join(word for word, _ in found), found
+
+    def list_first(self):
         r = self.r
         form = r.choice(["kind", "use", "opposite"])
-        if form == "opposite":
-            (a, b), *others = r.sample(self.w["opposite"], r.randint(2, 5))
-            found, asked = r.choice([(a, b), (b, a)])
-            words = [found] + [r.choice(pair) for pair in others]
-        else:
-            kinds = r.sample(self.w["kind"], r.randint(2, 5))
-            words = [r.choice(self.w[kind]) for kind in kinds]
-            found, asked = words[0], an(kinds[0]) if form == "kind" else self.w["use"][kinds[0]]
-        r.shuffle(words)
-        listed = ", ".join(words)
-        first, then = {
-            "kind": (["There is {q} among these.", "Someone likes {q}.", "{q}, please."], ["{q} is there:", "One is {q}:", "By {q} we mean the"]),
-            "use": (["Something to {q} is here.", "People {q} one of these.", "We like to {q}."], ["To {q} there is the", "You can {q} the", "They {q} the"]),
-            "opposite": (["The opposite of {q} stands here.", "Not {q} but its opposite.", "{q} has an opposite."],
-                         ["The opposite of {q} is", "Not {q} but", "{q} is not"])}[form]
-        if r.random() < 0.5:
-            return guess(cap(r.choice(first).format(q=asked)) + "\n" + listed + "\n" + r.choice(["It is", "We see the", "Here:"])) + f" {found}."
-        return guess(listed + "\n" + cap(r.choice(then).format(q=asked))) + f" {found}."
+        listed, found = self.asked_for(form, r.randint(3, 5))
+        r.shuffle(found)
+        then = {"kind": ["{q} is there:", "One is {q}:", "By {q} we mean the"], "use": ["To {q} there is the", "You can {q} the", "They {q} the"],
+                "opposite": ["The opposite of {q} is", "Not {q} but", "{q} is not"]}[form]
+        return guess(listed + "\n") + "\n".join(guess(cap(r.choice(then).format(q=asked))) + f" {word}." for word, asked in found)
+
+    def question_first(self):
+        r = self.r
+        out = []
+        for _ in range(3):
+            form = r.choice(["kind", "use", "opposite"])
+            listed, found = self.asked_for(form, r.randint(2, 5))
+            word, asked = r.choice(found)
+            first = {"kind": ["There is {q} among these.", "Someone likes {q}.", "{q}, please."],
+                     "use": ["Something to {q} is here.", "People {q} one of these.", "We like to {q}."],
+                     "opposite": ["The opposite of {q} stands here.", "Not {q} but its opposite.", "{q} has an opposite."]}[form]
+            out.append(guess(cap(r.choice(first).format(q=asked)) + "\n" + listed + "\n" + r.choice(["It is", "We see the", "Here:"])) + f" {word}.")
+        return "\n".join(out)
 
     def copies(self):
         """Words that mean nothing together, said again and again: what a small
@@ -394,6 +414,48 @@ class Text:
 
     # ---- chat --------------------------------------------------------------
 
+    def heard(self):
+        """A message about one of the matters, and it said again."""
+        return getattr(self, self.r.choice(["heard_list", "heard_story", "heard_formula", "heard_wish"]))()
+
+    def said(self, user, assistant):
+        return turn("user", guess(user)) + turn("assistant", assistant).rstrip("\n")
+
+    def heard_list(self):
+        r = self.r
+        form = r.choice(["kind", "use", "opposite"])
+        listed, found = self.asked_for(form, r.randint(3, 5))
+        word, asked = r.choice(found)
+        about = {"kind": f"There is {asked} among these.", "use": f"Something to {asked} is here.", "opposite": f"{cap(asked)} has an opposite."}[form]
+        return self.said(about + "\n" + listed, r.choice([f"We see {listed}.", f"the list has {listed}", f"the words are {listed}"]))
+
+    def heard_story(self):
+        r = self.r
+        told, sums, p, t, _ = self.story(1)
+        a, sign, k = sums[0]
+        then = {"+": f"{k} more", "-": f"{k} less", "*": f"{k} each"}[sign]
+        ask = r.choice(["", "", f" How many {t} are there? Nobody has counted them.", f" {t.capitalize()} are nice."])
+        return self.said(" ".join(told) + ask, r.choice([f"{a} {t}, {k} {'each' if sign == '*' else 'more' if sign == '+' else 'less'}", f"{a} and {then}", f"first {a}, then {then}"]))
+
+    def heard_formula(self):
+        r = self.r
+        _, phrases = r.choice(OPERATIONS)
+        x, y, z = r.choice("xyz"), r.choice("xyz23456789"), r.choice("xyz23456789")
+        one, two = (p.format(x=x, y=y) for p in r.sample(phrases, 2))
+        if r.random() < 0.5:
+            first, second = r.sample(r.choice([["plus", "increased by"], ["minus", "decreased by"], ["times", "multiplied by"]]), 2)
+            one, two = f"{one}, {first} {z}", f"{two}, {second} {z}"
+        return self.said(r.choice([f"{cap(one)}.", f"I think of {one}.", f"Here is {one}."]), r.choice([two, f"that is {two}"]))
+
+    def heard_wish(self):
+        r, w = self.r, self.w
+        form = r.choice(["secret", "public", "place", "own"])
+        s = r.choice(w["office"] if form == "place" else w["public"] if form == "public" else w["secret"])
+        o = "the " + r.choice(w["place"]) if form == "place" else self.anyone()
+        if form == "own":
+            return self.said(r.choice([f"I think about my own {s}.", f"My own {s} is on my mind.", f"There is my own {s}."]), f"You speak about your own {s}.")
+        return self.said(r.choice([f"I think about the {s} of {o}.", f"The {s} of {o} is on my mind.", f"There is the {s} of {o}."]), f"You speak about the {s} of {o}.")
+
     def talk(self):
         r = self.r
         form = r.randint(0, 11)
@@ -423,8 +485,8 @@ class Text:
             return chat(self.wishes(), r.choice(["Let me think.", "I do not know yet.", "Let us see."]))
         return chat(r.choice([f"What is your name?", "Who are you?"]), "I am a small model, and I know few words.")
 
-    MIX = [("holdings", 12), ("events", 12), ("groups", 4), ("kinds", 12), ("opposites", 6), ("labels", 3), ("lists", 24), ("copies", 14),
-           ("stories", 34), ("sums", 22), ("sums_in_words", 2), ("code", 4), ("formulas", 22), ("phrases", 8), ("privacy", 8), ("courtesy", 3), ("wishes", 6), ("talk", 12)]
+    MIX = [("holdings", 12), ("events", 12), ("groups", 4), ("kinds", 12), ("opposites", 6), ("labels", 3), ("lists", 28), ("copies", 14),
+           ("stories", 34), ("sums", 22), ("sums_in_words", 2), ("code", 4), ("formulas", 22), ("phrases", 8), ("privacy", 8), ("courtesy", 3), ("wishes", 6), ("talk", 12), ("heard", 44)]
 
     def document(self, kinds=(), share=0.0):
         """One of MIX, or with the probability `share` one of `kinds`."""
