@@ -84,7 +84,7 @@ OBJ_backend_extra := \
 $(foreach r,$(ROOMS) cli,$(eval OBJ_$(r) := $(call obj,$(call plain,$(call sources,$(r)))) $(OBJ_$(r)_extra)))
 $(foreach r,$(ROOMS),$(eval LIB_$(r) := $(if $(OBJ_$(r)),$(BUILD)/room/lib$(r).a)))
 
-.PHONY: all help deps check layers test-cli demo oracle oracle-eval asan tsan bench fmt tidy \
+.PHONY: all help deps check layers test-cli demo demo-smollm2 oracle oracle-eval asan tsan bench fmt tidy \
         install clean accept
 all: $(BUILD)/lori $(BUILD)/liblori.a $(BUILD)/liblori.so ## build the program and the library
 
@@ -177,7 +177,7 @@ $(BUILD)/embed: tests/cli/embed.c $(BUILD)/liblori.so
 $(BUILD)/hub_server: tests/cli/hub_server.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -O1 -pthread -o $@ $< -lcrypto
-test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks test-tokens
+test-cli: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed test-pull test-chat test-tasks test-tokens test-tiny
 	@echo "== tests of the program"
 	$(Q)$(LIMIT) tests/cli/run_cli.sh $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed
 	@echo "== tests of generate"
@@ -197,6 +197,10 @@ test-tasks: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/pty
 test-tokens: $(BUILD)/lori $(BUILD)/tiny_gguf
 	@echo "== tests of tokenize and detokenize"
 	$(Q)$(LIMIT) tests/cli/run_tokens.sh $(BUILD)/lori $(BUILD)/tiny_gguf tests/fuzz/corpus/spm
+.PHONY: test-tiny
+test-tiny: $(BUILD)/lori
+	@echo "== tests of models/tiny"
+	$(Q)$(LIMIT) tests/cli/run_tiny.sh $(BUILD)/lori
 .PHONY: test-pull
 test-pull: $(BUILD)/lori $(BUILD)/tiny_gguf $(if $(HAVE_CURL),$(BUILD)/hub_server)
 	@echo "== tests of pull and of the hub's cache"
@@ -235,10 +239,14 @@ tsan: ## the program's tests under ThreadSanitizer (clang with Archer)
 	    OMP_TOOL_LIBRARIES=$$(ls /usr/lib/llvm-*/lib/libarcher.so | tail -n 1) \
 	    $(MAKE) --no-print-directory CC=clang CONFIG=tsan test-cli
 
-demo: deps ## the main job on a real model: train, mask, sparsify, merge, compare
+demo: deps ## the paper in miniature, offline: four tasks, LoRA and LoRI, merges, a page
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)tools/demo/demo.sh $(BUILD)/lori demo tiny
+
+demo-smollm2: deps ## the same on SmolLM2-135M, which it downloads; takes long on a CPU
 	$(Q)tools/deps.sh demo
 	$(Q)$(MAKE) --no-print-directory all
-	$(Q)tools/demo/demo.sh $(BUILD)/lori demo
+	$(Q)tools/demo/demo.sh $(BUILD)/lori demo-smollm2 smollm2
 
 # ---- for developers: comparison with PyPI libraries ---------------------
 
