@@ -36,7 +36,7 @@ check "at most 12 MB" kilobytes "$model" 12000
 check "text" same_text "Anna has 12 apples + 3."
 check "other text" same_text "Größe: 日本 ½"
 
-TRAIN=1 VALID=1 TEST=400 "$root/data/make.sh" data 1 || exit 1
+TRAIN=1 VALID=1 TEST=100 "$root/data/make.sh" data 1 || exit 1
 for task in nlu math code safety; do
     set -- "$@" --task "$root/recipes/tiny/tasks/$task.yaml"
 done
