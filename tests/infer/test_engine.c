@@ -472,10 +472,10 @@ Test(engine, requests_come_and_go)
         infer_results_free(&want, 1);
     }
     /* What is forgotten leaves nothing behind. */
-    infer_result left;
+    infer_result left, refused;
     cr_assert_eq(infer_submit(e, &q[0], &left, &err), LORI_OK);
     cr_assert_eq(infer_step(e, &hooks, &err), LORI_OK);
-    cr_assert_eq(infer_run(e, q, 1, NULL, r, &err), LORI_INVALID);
+    cr_assert_eq(infer_run(e, q, 1, NULL, &refused, &err), LORI_INVALID);
     infer_clear(e);
     cr_assert_eq(infer_pending(e), 0);
     nothing_held(e);
