@@ -208,17 +208,28 @@ typedef struct few_space {
     float *q, *o; /* [FEW, dp] */
     float *p;     /* [FEW, CPU_KEYS] */
     float m[FEW], sum[FEW];
-    int64_t at[CPU_KEYS]; /* rows of the block's keys */
+    int64_t at[2][CPU_KEYS]; /* rows of a block's keys, and of the next one's */
 } few_space;
 
-/* Rows of keys [key, key + n); the last one again up to a full vector. */
+/* Rows of keys [key, key + n), on their way into the cache; the last one again
+ * up to a full vector. */
 static void few_rows(const cpu_attn_task *t, int64_t key, int n, int64_t *at)
 {
-    for (int j = 0; j < n; ++j)
-        at[j] = t->table ? (int64_t)t->table[(key + j) / t->page] * t->page +
-                               (key + j) % t->page
-                         : key + j;
-    for (int j = n; j % VL; ++j)
+    const int64_t size = t->bf ? 2 : 4, bytes = t->head_dim * size;
+    int64_t row = key, left = n; /* rows until the page ends */
+    for (int j = 0; j < n; ++j, ++row, --left) {
+        if (t->table && (j == 0 || left == 0)) {
+            int64_t in = (key + j) % t->page;
+            row = (int64_t)t->table[(key + j) / t->page] * t->page + in;
+            left = t->page - in;
+        }
+        at[j] = row;
+        for (int64_t i = 0; i < bytes; i += 64) {
+            __builtin_prefetch((const char *)t->k + row * t->ldk * size + i);
+            __builtin_prefetch((const char *)t->v + row * t->ldv * size + i);
+        }
+    }
+    for (int j = n; j % VL; ++j) /* none where n is 0 */
         at[j] = at[n - 1];
 }
 
@@ -244,13 +255,13 @@ INLINE void few_dots(int used, vf (*sum)[VL], int first, const few_space *s,
             sum[c][first + j] = acc[c][j];
 }
 
-INLINE void few_scores(int used, few_space *s, const cpu_attn_task *t, int n,
-                       bool bf)
+INLINE void few_scores(int used, few_space *s, const cpu_attn_task *t,
+                       const int64_t *at, int n, bool bf)
 {
     for (int key = 0; key < n; key += VL) {
         vf sum[FEW][VL];
         for (int j = 0; j < VL; j += FEW_KEYS)
-            few_dots(used, sum, j, s, t, s->at + key + j, bf);
+            few_dots(used, sum, j, s, t, at + key + j, bf);
         for (int c = 0; c < used; ++c)
             store(s->p + c * CPU_KEYS + key, rows_sum(sum[c]));
     }
@@ -259,15 +270,16 @@ INLINE void few_scores(int used, few_space *s, const cpu_attn_task *t, int n,
 /* o[c] += sum over j of p[c, j] v_j, `wide` vectors of it from element i on, of
  * which the last has `count` elements. */
 INLINE void few_columns(int used, int wide, int64_t i, int64_t count,
-                        few_space *s, const cpu_attn_task *t, int n, bool bf)
+                        few_space *s, const cpu_attn_task *t, const int64_t *at,
+                        int n, bool bf)
 {
-    const int64_t dp = padded(t->head_dim), size = bf ? 2 : 4;
+    const int64_t dp = padded(t->head_dim), step = t->ldv * (bf ? 2 : 4);
     vf acc[FEW][FEW_KEYS];
     for (int c = 0; c < used; ++c)
         for (int w = 0; w < wide; ++w)
             acc[c][w] = load(s->o + c * dp + i + w * VL);
     for (int j = 0; j < n; ++j) {
-        const char *row = (const char *)t->v + s->at[j] * t->ldv * size;
+        const char *row = (const char *)t->v + at[j] * step;
         vf x[FEW_KEYS];
         for (int w = 0; w < wide; ++w)
             x[w] = get(row, i + w * VL, w + 1 < wide ? VL : count, bf);
@@ -280,15 +292,15 @@ INLINE void few_columns(int used, int wide, int64_t i, int64_t count,
             store(s->o + c * dp + i + w * VL, acc[c][w]);
 }
 
-INLINE void few_values(int used, few_space *s, const cpu_attn_task *t, int n,
-                       bool bf)
+INLINE void few_values(int used, few_space *s, const cpu_attn_task *t,
+                       const int64_t *at, int n, bool bf)
 {
     const int d = t->head_dim;
     int64_t i = 0;
     for (; i + FEW_KEYS * VL <= d; i += FEW_KEYS * VL)
-        few_columns(used, FEW_KEYS, i, VL, s, t, n, bf);
+        few_columns(used, FEW_KEYS, i, VL, s, t, at, n, bf);
     for (; i < d; i += VL)
-        few_columns(used, 1, i, d - i < VL ? d - i : VL, s, t, n, bf);
+        few_columns(used, 1, i, d - i < VL ? d - i : VL, s, t, at, n, bf);
 }
 
 static void few_softmax(few_space *s, int row, int64_t low, int64_t high,
@@ -317,17 +329,23 @@ INLINE void few_of(int used, const cpu_attn_task *t, const lanes *l,
                    few_space *s, bool bf)
 {
     const int64_t dp = padded(t->head_dim);
-    for (int64_t key = first_key(l, t->window); key <= l->high;
-         key += CPU_KEYS) {
-        int n = block_keys(l, key);
-        few_rows(t, key, n, s->at);
-        few_scores(used, s, t, n, bf);
+    int64_t key = first_key(l, t->window);
+    int now = 0, n = block_keys(l, key);
+    few_rows(t, key, n, s->at[now]);
+    while (n > 0) {
+        const int64_t *at = s->at[now], then = key + n;
+        int more = then <= l->high ? block_keys(l, then) : 0;
+        now = !now;
+        few_rows(t, then, more, s->at[now]);
+        few_scores(used, s, t, at, n, bf);
         for (int c = 0; c < used; ++c) {
             int64_t last = l->pos[c] - key;
             int64_t low = t->window > 0 ? last - t->window + 1 : 0;
             few_softmax(s, c, low, last, dp);
         }
-        few_values(used, s, t, n, bf);
+        few_values(used, s, t, at, n, bf);
+        key = then;
+        n = more;
     }
 }
 
