@@ -108,7 +108,7 @@ typedef struct infer_hooks {
  * adapter is the same. */
 typedef struct infer_limits {
     int64_t max_batch;   /* requests that advance together; 0: 16 */
-    int64_t step_tokens; /* of prompts, computed in one step; 0: 512 */
+    int64_t step_tokens; /* of prompts, computed in one step; 0: 1024 */
     int64_t context;     /* longest prompt and reply; 0: all the model has */
     int64_t
         cache_bytes; /* most for keys and values; 0: 4 GiB. If that is too

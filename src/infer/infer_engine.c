@@ -10,7 +10,7 @@
 
 #define DEFAULT_BATCH 16
 #define SCORE_BATCH   64 /* texts to score are short and end soon */
-#define STEP_TOKENS   512
+#define STEP_TOKENS   1024
 #define CACHE_BYTES   (INT64_C(4) << 30)
 
 /* ---- memory ------------------------------------------------------------- */
