@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +55,10 @@ static void on_bus(int signal, siginfo_t *info, void *context)
 {
     (void)signal;
     (void)context;
+    static atomic_flag one = ATOMIC_FLAG_INIT;
     static char buf[1 << 16];
+    while (atomic_flag_test_and_set(&one))
+        pause(); /* another thread met it first, and ends the program */
     uintptr_t at = (uintptr_t)info->si_addr;
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     size_t n = 0;
