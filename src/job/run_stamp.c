@@ -34,9 +34,23 @@ static lori_status hash_inputs(const run_plan *plan, const run_stage *s,
             hash = plan->model_hash;
         else
             BASE_TRY(base_hash_path(path, &hash, err));
-        json_object_set_new(inputs, path, hash_text(hash));
+        json_array_append_new(inputs, hash_text(hash));
     }
     return LORI_OK;
+}
+
+/* A setting; a path of the stage's own by what it is, so that folders may move
+ * and be named in another way. */
+static json_t *setting_fact(const run_stage *s, const char *word)
+{
+    const char *value = strchr(word, '=');
+    int key = value ? (int)(value - word) : 0;
+    if (value && !strcmp(value + 1, s->output))
+        return json_sprintf("%.*s: output", key, word);
+    for (int64_t i = 0; value && i < s->inputs.n; i++)
+        if (!strcmp(value + 1, s->inputs.word[i]))
+            return json_sprintf("%.*s: input %d", key, word, (int)i);
+    return json_string(word);
 }
 
 lori_status run_add_tasks(const run_plan *plan, json_t *facts, lori_error *err)
@@ -64,13 +78,13 @@ lori_status run_add_tasks(const run_plan *plan, json_t *facts, lori_error *err)
 lori_status run_facts(const run_plan *plan, const run_stage *s, json_t **facts,
                       lori_error *err)
 {
-    json_t *settings = json_array(), *inputs = json_object();
+    json_t *settings = json_array(), *inputs = json_array();
     *facts = json_pack("{sssoso}", "kind", run_kind_names[s->kind], "settings",
                        settings, "inputs", inputs);
     if (!*facts)
         return base_no_memory(err, 1);
     for (int64_t i = 0; i < s->settings.n; i++)
-        json_array_append_new(settings, json_string(s->settings.word[i]));
+        json_array_append_new(settings, setting_fact(s, s->settings.word[i]));
     lori_status st = hash_inputs(plan, s, inputs, err);
     if (!st && s->kind == RUN_EVAL)
         st = run_add_tasks(plan, *facts, err);

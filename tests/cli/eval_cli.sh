@@ -216,6 +216,13 @@ if grep -q stage err; then fail "a finished run did something"; else pass; fi
 runs "dry run, done" "$lori" run recipe.yaml --output r --dry-run
 if grep -qv " done " out; then fail "a finished run has something to do"; else pass; fi
 
+# The same under other names.
+cp -r r moved
+runs "a moved run" "$lori" run "$PWD/recipe.yaml" --output "$PWD/moved" --model "$PWD/base" --data-dir "$PWD/data"
+same "a moved run" run.md out
+if grep -q stage err; then fail "a moved run did something"; else pass; fi
+rm -r moved
+
 # In a terminal: a stage's own bar, its place among all and the time for all.
 echo end | "$pty" "$lori" run recipe.yaml --output p max_steps=2 >out 2>err || fail "run in a terminal"
 tr '\r' '\n' <out >lines
