@@ -156,20 +156,35 @@ static void softmax(float *st, int keys, int count, float *m, float *sum,
     }
 }
 
+/* The rows of successive keys: one after the other within a page. */
+typedef struct key_walk {
+    const int32_t *table; /* NULL: key j is row j */
+    int page;
+    int64_t row, left; /* the next one, and how many the page still has */
+} key_walk;
+
+INLINE int64_t key_row(key_walk *w, int64_t key)
+{
+    if (!w->table)
+        return key;
+    if (w->left == 0) {
+        int64_t in = key % w->page;
+        w->row = (int64_t)w->table[key / w->page] * w->page + in;
+        w->left = w->page - in;
+    }
+    --w->left;
+    return w->row++;
+}
+
 /* Keys [key, key + n) of one sequence to rows [n, d_pad]. */
 INLINE void keys_load_as(float *rows, const char *x, int64_t ld, int64_t key,
                          int n, const int32_t *table, int page, int d, bool bf)
 {
     int64_t d_pad = padded(d), size = bf ? 2 : 4;
-    int64_t at = key, left = n; /* rows until the page ends */
-    for (int j = 0; j < n; ++j, ++at, --left) {
-        if (table && (j == 0 || left == 0)) {
-            int64_t in = (key + j) % page;
-            at = (int64_t)table[(key + j) / page] * page + in;
-            left = page - in;
-        }
-        row_to_float(rows + j * d_pad, x + at * ld * size, d, d_pad, 1, bf);
-    }
+    key_walk walk = {.table = table, .page = page};
+    for (int j = 0; j < n; ++j)
+        row_to_float(rows + j * d_pad, x + key_row(&walk, key + j) * ld * size,
+                     d, d_pad, 1, bf);
 }
 
 static void keys_load(float *rows, const char *x, int64_t ld, int64_t key,
@@ -216,14 +231,9 @@ typedef struct few_space {
 static void few_rows(const cpu_attn_task *t, int64_t key, int n, int64_t *at)
 {
     const int64_t size = t->bf ? 2 : 4, bytes = t->head_dim * size;
-    int64_t row = key, left = n; /* rows until the page ends */
-    for (int j = 0; j < n; ++j, ++row, --left) {
-        if (t->table && (j == 0 || left == 0)) {
-            int64_t in = (key + j) % t->page;
-            row = (int64_t)t->table[(key + j) / t->page] * t->page + in;
-            left = t->page - in;
-        }
-        at[j] = row;
+    key_walk walk = {.table = t->table, .page = t->page};
+    for (int j = 0; j < n; ++j) {
+        const int64_t row = at[j] = key_row(&walk, key + j);
         for (int64_t i = 0; i < bytes; i += 64) {
             __builtin_prefetch((const char *)t->k + row * t->ldk * size + i);
             __builtin_prefetch((const char *)t->v + row * t->ldv * size + i);
@@ -349,38 +359,21 @@ INLINE void few_of(int used, const cpu_attn_task *t, const lanes *l,
     }
 }
 
-static void few_f32(const cpu_attn_task *t, const lanes *l, few_space *s)
+INLINE void few_as(const cpu_attn_task *t, const lanes *l, few_space *s,
+                   bool bf)
 {
     switch (l->used) {
     case 1:
-        few_of(1, t, l, s, false);
+        few_of(1, t, l, s, bf);
         break;
     case 2:
-        few_of(2, t, l, s, false);
+        few_of(2, t, l, s, bf);
         break;
     case 3:
-        few_of(3, t, l, s, false);
+        few_of(3, t, l, s, bf);
         break;
     default:
-        few_of(FEW, t, l, s, false);
-        break;
-    }
-}
-
-static void few_bf16(const cpu_attn_task *t, const lanes *l, few_space *s)
-{
-    switch (l->used) {
-    case 1:
-        few_of(1, t, l, s, true);
-        break;
-    case 2:
-        few_of(2, t, l, s, true);
-        break;
-    case 3:
-        few_of(3, t, l, s, true);
-        break;
-    default:
-        few_of(FEW, t, l, s, true);
+        few_of(FEW, t, l, s, bf);
         break;
     }
 }
@@ -397,9 +390,9 @@ static void few(const cpu_attn_task *t, const lanes *l, few_space *s)
         s->sum[c] = 0;
     }
     if (t->bf)
-        few_bf16(t, l, s);
+        few_as(t, l, s, true);
     else
-        few_f32(t, l, s);
+        few_as(t, l, s, false);
     for (int c = 0; c < l->used; ++c)
         for (int64_t i = 0; i < dp; i += VL)
             store(s->o + c * dp + i,

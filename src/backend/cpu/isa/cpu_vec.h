@@ -251,19 +251,23 @@ INLINE vf exp_vf(vf x)
 }
 
 #if VL == 16
-/* One stage of a transposition: lane bit `bit` changes places with the same
- * bit of the row number. Pairs of rows, `bit` apart. */
-INLINE void turn_stage(vf *row, int bit)
+/* Lane bit `bit` changes places with the choice between two rows. */
+INLINE void turn_pair(vf *a, vf *b, int bit)
 {
     const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const vi odd = (lane & bit) != 0;
     const vi low = (odd & (lane - bit + 16)) | (~odd & lane);
     const vi high = (odd & (lane + 16)) | (~odd & (lane + bit));
+    __m512 x = (__m512)*a, y = (__m512)*b;
+    *a = (vf)_mm512_permutex2var_ps(x, (__m512i)low, y);
+    *b = (vf)_mm512_permutex2var_ps(x, (__m512i)high, y);
+}
+/* One stage of a transposition: pairs of rows, `bit` apart. */
+INLINE void turn_stage(vf *row, int bit)
+{
     for (int pair = 0; pair < 8; ++pair) {
         int i = (pair & (bit - 1)) | (pair & ~(bit - 1)) << 1;
-        __m512 a = (__m512)row[i], b = (__m512)row[i + bit];
-        row[i] = (vf)_mm512_permutex2var_ps(a, (__m512i)low, b);
-        row[i + bit] = (vf)_mm512_permutex2var_ps(a, (__m512i)high, b);
+        turn_pair(row + i, row + i + bit, bit);
     }
 }
 #elif VL == 8
@@ -311,17 +315,11 @@ INLINE void turn_square(vf *row)
 INLINE vf rows_sum(vf *row)
 {
 #if VL == 16 /* the stages of a transposition, added instead of kept */
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    for (int bit = 8; bit > 0; bit /= 2) {
-        const vi odd = (lane & bit) != 0;
-        const vi low = (odd & (lane - bit + 16)) | (~odd & lane);
-        const vi high = (odd & (lane + 16)) | (~odd & (lane + bit));
+    for (int bit = 8; bit > 0; bit /= 2)
         for (int i = 0; i < bit; ++i) {
-            __m512 a = (__m512)row[i], b = (__m512)row[i + bit];
-            row[i] = (vf)_mm512_permutex2var_ps(a, (__m512i)low, b) +
-                     (vf)_mm512_permutex2var_ps(a, (__m512i)high, b);
+            turn_pair(row + i, row + i + bit, bit);
+            row[i] += row[i + bit];
         }
-    }
     return row[0];
 #else
     turn_square(row);
