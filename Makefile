@@ -164,9 +164,9 @@ define run_rule
 test-$(1): $(BUILD)/test_$(1)
 	@echo "== tests of $(1)"
 	$(Q)rm -f $(BUILD)/test_$(1).found.*
-	$(Q)OMP_WAIT_POLICY=passive ASAN_OPTIONS=log_path=$(abspath $(BUILD))/test_$(1).found \
-	    $(LIMIT) $(BUILD)/test_$(1) --short-filename $(TEST_ARGS)
-	$(Q)if ls $(BUILD)/test_$(1).found.* >/dev/null 2>&1; then cat $(BUILD)/test_$(1).found.*; exit 1; fi
+	$(Q)status=0; OMP_WAIT_POLICY=passive ASAN_OPTIONS=log_path=$(abspath $(BUILD))/test_$(1).found \
+	    $(LIMIT) $(BUILD)/test_$(1) --short-filename $(TEST_ARGS) || status=$$$$?; \
+	    if ls $(BUILD)/test_$(1).found.* >/dev/null 2>&1; then cat $(BUILD)/test_$(1).found.*; exit 1; fi; exit $$$$status
 endef
 $(foreach r,$(ROOMS),$(eval $(call run_rule,$(r))))
 
