@@ -24,10 +24,7 @@ smollm2)
     ;;
 esac
 
-[ -d "$out/data" ] || {
-    TEST=100 "$here/data/make.sh" "$out/data.part" 1
-    mv "$out/data.part" "$out/data"
-}
+TEST=100 "$here/data/make.sh" "$out/data" 1
 "$lori" run "$here/recipes/$which/four.yaml" --model "$model" --data-dir "$out/data" --output "$out/runs"
 
 question=$(head -n 1 "$out/data/math/test.jsonl" | sed 's/{"prompt": "\([^"]*\)".*/\1/')

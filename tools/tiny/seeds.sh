@@ -10,14 +10,14 @@ shift 2
 here=$(cd "$(dirname "$0")/../.." && pwd)
 tables=
 for seed; do
-    [ -d "$out/data$seed" ] || TEST=100 "$here/data/make.sh" "$out/data$seed" "$seed"
+    TEST=100 "$here/data/make.sh" "$out/data$seed" "$seed"
     "$lori" run "$here/recipes/tiny/four.yaml" --model "$here/models/tiny" --data-dir "$out/data$seed" --output "$out/runs$seed" "seed=$seed"
     tables="$tables $out/runs$seed/eval/results.md"
 done
 # The second table of results.md: | model | task | metric | n | value | ...
 # shellcheck disable=SC2086
 awk -F'|' '
-function row(label, key, count,    p, z, half, mid, s, v, low, high) {
+function row(label, key,    p, z, half, mid, s, v, low, high) {
     if (!n[key])
         return
     p = right[key] / n[key]

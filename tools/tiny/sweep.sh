@@ -9,16 +9,16 @@ lori=$(readlink -f "$1") out=$2 seed=${3:-7}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 tiny=$here/recipes/tiny
 mkdir -p "$out/tasks"
-[ -d "$out/data" ] || VALID=100 TEST=1 "$here/data/make.sh" "$out/data" "$seed"
+VALID=60 TEST=1 "$here/data/make.sh" "$out/data" "$seed"
 for task in nlu math code safety; do
     sed 's/test\.jsonl/valid.jsonl/' "$tiny/tasks/$task.yaml" >"$out/tasks/$task.yaml"
 done
 
-recipe() { # NAME, the methods and what follows the tasks on standard input
+recipe() { # the methods on standard input
     sed '/^methods:/,$d' "$tiny/four.yaml"
-    sed '/^merges:/,$d'
+    cat
     sed -n '/^tasks:/,/^merges:/p' "$tiny/four.yaml" | sed '$d'
-    echo 'eval: {dtype: f32, batch_size: 64, limit: 60}'
+    grep '^eval:' "$tiny/four.yaml"
 }
 method() { # NAME KEYS RATE...
     name=$1 keys=$2
