@@ -337,10 +337,13 @@ static lori_status convert(backend *be, const backend_tensor *t, void *out,
 
 static void table_weight_close(backend *be, backend_weight *w)
 {
-    (void)be;
+    cpu_backend *cpu = cpu_of(be);
     if (!w)
         return;
+    if (cpu->last == w)
+        cpu->last = NULL;
     cpu_memory_free(w->owned);
+    free(w->after);
     free(w);
 }
 
@@ -355,8 +358,9 @@ static lori_status table_weight_open(backend *be, const backend_tensor *t,
     w->rows = t->rows;
     w->cols = t->cols;
     w->data = t->data;
-    lori_status st = LORI_OK;
-    if (t->dtype != be->act) {
+    w->after = base_alloc(1, sizeof *w->after);
+    lori_status st = w->after ? LORI_OK : base_no_memory(err, sizeof *w->after);
+    if (!st && t->dtype != be->act) {
         size_t n, bytes = 0;
         bool fits = base_mul((size_t)t->rows, (size_t)t->cols, &n) &&
                     base_mul(n, base_dtype_bytes(be->act), &bytes);

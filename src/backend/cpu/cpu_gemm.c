@@ -256,6 +256,24 @@ enum { FEW_PIECE = 32 };
 /* oneDNN is asked above so many rows: its bf16 units beat float ones then. */
 enum { FEW_BESIDE_DNNL = 8 };
 
+/* The beginning of what the thread of piece j of p reads in the next product:
+ * as much of it as a kernel reads at a time. */
+static cpu_ahead few_after(const cpu_backend *cpu, const cpu_call *p, int64_t j)
+{
+    enum { AT_ONCE = 64 };
+    const cpu_place *w = &p->after;
+    if (!w->data)
+        return (cpu_ahead){0};
+    const cpu_cut s = cpu_cut_even(w->rows, cpu->be.n_threads, FEW_PIECE);
+    if (j >= s.count)
+        return (cpu_ahead){0};
+    const int64_t rows = cpu_cut_length(s, j);
+    const int64_t row = w->cols * (int64_t)base_dtype_bytes(p->a.dtype);
+    return (cpu_ahead){.at = (const char *)w->data + j * s.size * row,
+                       .row_bytes = row,
+                       .rows = rows < AT_ONCE ? rows : AT_ONCE};
+}
+
 bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p)
 {
     const int64_t m = p->a.rows, n = p->c.cols;
@@ -272,6 +290,7 @@ bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p)
         cpu->k->few_x(x, p->a.data, p->a.ld, m, p->k, bf);
 #pragma omp for schedule(static) nowait
         for (int64_t j = 0; j < s.count; ++j) {
+            const cpu_ahead after = few_after(cpu, p, j);
             cpu_few f = {.m = m,
                          .n = cpu_cut_length(s, j),
                          .k = p->k,
@@ -279,6 +298,8 @@ bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p)
                          .w = cpu_b_at(p, 0, j * s.size),
                          .ldw = p->ldb,
                          .bf = bf,
+                         .after = after.at,
+                         .after_bytes = after.row_bytes * after.rows,
                          .c = cpu_at(p->c, 0, j * s.size),
                          .ldc = p->c.ld,
                          .c_bf = p->c.dtype == BASE_BF16,

@@ -34,13 +34,21 @@ typedef struct cpu_backend {
     size_t scratch_bytes, scratch_each;
     void *list; /* of an operation's tasks */
     size_t list_bytes;
-    size_t l2_bytes; /* of a processor's second cache */
+    size_t l2_bytes;            /* of a processor's second cache */
+    const backend_weight *last; /* that x W^T was computed with, or NULL */
 } cpu_backend;
+
+/* Where a weight lies. As it only says what to fetch, it may be out of date. */
+typedef struct cpu_place {
+    const void *data;
+    int64_t rows, cols;
+} cpu_place;
 
 struct backend_weight {
     const void *data; /* [rows, cols], dtype be->act */
     void *owned;      /* converted copy, or NULL when used in place */
     int64_t rows, cols;
+    cpu_place *after; /* the weight that came after this one the last time */
 };
 
 static inline cpu_backend *cpu_of(backend *be)
@@ -88,6 +96,7 @@ typedef struct cpu_call {
     int64_t ldb, k;
     bool b_rows_n; /* b is [n, k] (used transposed), else [k, n] */
     float alpha, beta;
+    cpu_place after; /* what the next product reads, or zero */
 } cpu_call;
 
 /* Where op(b) begins at (row, col): row along k, col along n. */

@@ -100,7 +100,9 @@ typedef struct cpu_few {
     const float *x;  /* of few_x() */
     const void *w;   /* [n, k] */
     int64_t ldw;
-    bool bf; /* w */
+    bool bf;           /* w */
+    const void *after; /* what is read next, so many bytes at least; or NULL */
+    int64_t after_bytes;
     void *c;
     int64_t ldc;
     bool c_bf;

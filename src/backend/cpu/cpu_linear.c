@@ -21,16 +21,34 @@ static void multiply(cpu_backend *cpu, const cpu_call *p)
 static void cpu_gemm_w(backend *be, backend_view y, backend_view x,
                        const backend_weight *w, double beta)
 {
+    cpu_backend *cpu = cpu_of(be);
     CPU_REQUIRE(x.cols == w->cols && y.cols == w->rows);
-    cpu_call p = {y, x, w->data, w->cols, w->cols, true, 1, (float)beta};
-    multiply(cpu_of(be), &p);
+    cpu_call p = {.c = y,
+                  .a = x,
+                  .b = w->data,
+                  .ldb = w->cols,
+                  .k = w->cols,
+                  .b_rows_n = true,
+                  .alpha = 1,
+                  .beta = (float)beta,
+                  .after = *w->after};
+    if (cpu->last)
+        *cpu->last->after = (cpu_place){w->data, w->rows, w->cols};
+    cpu->last = w;
+    multiply(cpu, &p);
 }
 
 static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
                         const backend_weight *w, double beta)
 {
     CPU_REQUIRE(dy.cols == w->rows && dx.cols == w->cols);
-    cpu_call p = {dx, dy, w->data, w->cols, w->rows, false, 1, (float)beta};
+    cpu_call p = {.c = dx,
+                  .a = dy,
+                  .b = w->data,
+                  .ldb = w->cols,
+                  .k = w->rows,
+                  .alpha = 1,
+                  .beta = (float)beta};
     multiply(cpu_of(be), &p);
 }
 
@@ -38,7 +56,14 @@ static void cpu_gemm_nt(backend *be, backend_view c, backend_view a,
                         backend_view b, double alpha, double beta)
 {
     CPU_REQUIRE(b.rows == c.cols && b.cols == a.cols && b.dtype == a.dtype);
-    cpu_call p = {c, a, b.data, b.ld, a.cols, true, (float)alpha, (float)beta};
+    cpu_call p = {.c = c,
+                  .a = a,
+                  .b = b.data,
+                  .ldb = b.ld,
+                  .k = a.cols,
+                  .b_rows_n = true,
+                  .alpha = (float)alpha,
+                  .beta = (float)beta};
     multiply(cpu_of(be), &p);
 }
 
@@ -46,7 +71,13 @@ static void cpu_gemm_nn(backend *be, backend_view c, backend_view a,
                         backend_view b, double alpha, double beta)
 {
     CPU_REQUIRE(b.rows == a.cols && b.cols == c.cols && b.dtype == a.dtype);
-    cpu_call p = {c, a, b.data, b.ld, a.cols, false, (float)alpha, (float)beta};
+    cpu_call p = {.c = c,
+                  .a = a,
+                  .b = b.data,
+                  .ldb = b.ld,
+                  .k = a.cols,
+                  .alpha = (float)alpha,
+                  .beta = (float)beta};
     multiply(cpu_of(be), &p);
 }
 

@@ -301,16 +301,28 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g)
 
 /* ---- few rows --------------------------------------------------------- */
 
-/* Asks for the memory at `at`, while the memory before it is in use. */
+/* Asks for `left` bytes of memory at `at`, while what lies before is in use. */
 typedef struct stream {
     uintptr_t at;
+    int64_t left;
 } stream;
+
+/* What is read after the rows of w before j. */
+INLINE stream stream_from(const cpu_few *f, int64_t j, int64_t ld)
+{
+    if (j < f->n)
+        return (stream){(uintptr_t)f->w + (uintptr_t)(j * ld), (f->n - j) * ld};
+    return (stream){(uintptr_t)f->after, f->after_bytes};
+}
 
 INLINE void stream_bytes(stream *s, int64_t bytes)
 {
+    if (s->left <= 0)
+        return;
     for (int64_t i = 0; i < bytes; i += 64)
         __builtin_prefetch((const void *)(s->at + (uintptr_t)i), 0, 2);
     s->at += (uintptr_t)bytes;
+    s->left -= bytes;
 }
 
 /* Rows of w from j on; those past the last one repeat it. */
@@ -332,72 +344,87 @@ INLINE void few_finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
         finish(c, sum, count, f->alpha, f->beta, false);
 }
 
-/* One or two rows: VL rows of w are turned and used in registers. Groups of VL
- * take turns along k: while one's sums wait for each other, the next one's
- * rows are turned. */
-enum { TURN_ROWS = 2, TURN_GROUPS = 4 };
+/* One or two rows: rows of w are turned in groups of VL. A step along k is what
+ * one transposition gives of every group. While the groups of a step are turned
+ * one after the other, the products of the step before fill the gaps. */
+enum { TURN_ROWS = 2, TURN_GROUPS = 4, TURN_W = TURN_GROUPS * VL };
+_Static_assert(VL % TURN_GROUPS == 0,
+               "a step's products fall into equal parts");
 
-/* sum[i] += x[i, t] w[., t] */
-INLINE void turned_add(int m, vf *sum, const float *x, int64_t ldx, vf w)
-{
-    for (int i = 0; i < m; ++i)
-        sum[i] = madd(splat(x[i * ldx]), w, sum[i]);
-}
+typedef struct turn_step {
+    vf w[TURN_GROUPS][VL]; /* as turn_rows gives them */
+    const float *x;        /* where its elements begin */
+} turn_step;
 
-/* The same over the elements of `part` along k: all, or `count`. */
-INLINE void turned_step(int m, vf *sum, const float *x, int64_t ldx,
-                        const vf *part, bool bf)
+/* sum [TURN_GROUPS] of every row += x w for one element along k. */
+INLINE void turned_madd(int m, vf (*sum)[TURN_GROUPS], const float *x,
+                        int64_t ldx, const vf *w)
 {
-#pragma GCC unroll 16
-    for (int t = 0; t < VL; ++t) {
-        if (!bf) {
-            turned_add(m, sum, x + t, ldx, part[t]);
-            continue;
-        }
-        turned_add(m, sum, x + 2 * t, ldx, turned(part, 2 * t, true));
-        turned_add(m, sum, x + 2 * t + 1, ldx, turned(part, 2 * t + 1, true));
+    for (int i = 0; i < m; ++i) {
+        const vf v = splat(x[i * ldx]);
+        for (int g = 0; g < TURN_GROUPS; ++g)
+            sum[i][g] = madd(v, w[g], sum[i][g]);
     }
 }
-INLINE void turned_rest(int m, vf *sum, const float *x, int64_t ldx,
-                        const vf *part, int64_t count, bool bf)
+
+/* The same for elements [from, to) of a step; `from` is even. */
+INLINE void turned_add(int m, vf (*sum)[TURN_GROUPS], const turn_step *s,
+                       int64_t ldx, int64_t from, int64_t to, bool bf)
 {
-    for (int64_t t = 0; t < count; ++t)
-        turned_add(m, sum, x + t, ldx, turned(part, t, bf));
+    vf w[TURN_GROUPS];
+    for (int64_t t = from; t < to; t += bf ? 2 : 1) {
+        for (int g = 0; g < TURN_GROUPS; ++g)
+            w[g] = turned(s->w[g], t, bf);
+        turned_madd(m, sum, s->x + t, ldx, w);
+        if (!bf || t + 1 == to)
+            continue;
+        for (int g = 0; g < TURN_GROUPS; ++g)
+            w[g] = turned(s->w[g], t + 1, bf);
+        turned_madd(m, sum, s->x + t + 1, ldx, w);
+    }
 }
 
-/* All of k for VL * TURN_GROUPS rows of w (m is a constant). */
+/* All of k for TURN_W rows of w (m is a constant). */
 INLINE void turned_block(int m, const cpu_few *f, const char *const *row,
-                         stream *next, bool bf, vf sum[][TURN_ROWS])
+                         stream *next, bool bf, vf (*sum)[TURN_GROUPS])
 {
     const int64_t step = K_STEP(bf), ldx = CPU_ROUND_UP(f->k);
+    const int64_t part = step / TURN_GROUPS, size = bf ? 2 : 4;
     const int64_t whole = f->k / step * step;
-    vf part[VL];
-    for (int64_t t = 0; t < whole; t += step)
+    turn_step s[2];
+    for (int64_t t = 0; t < whole; t += step) {
+        turn_step *now = &s[t / step % 2];
+        const turn_step *before = &s[(t / step + 1) % 2];
+        now->x = f->x + t;
         for (int g = 0; g < TURN_GROUPS; ++g) {
-            turn_rows(part, row + g * VL, t, step, bf);
-            stream_bytes(next, VL * step * (bf ? 2 : 4));
-            turned_step(m, sum[g], f->x + t, ldx, part, bf);
+            turn_rows(now->w[g], row + g * VL, t, step, bf);
+            stream_bytes(next, VL * step * size);
+            if (t > 0)
+                turned_add(m, sum, before, ldx, g * part, (g + 1) * part, bf);
         }
-    for (int g = 0; g < TURN_GROUPS && whole < f->k; ++g) {
-        turn_rows(part, row + g * VL, whole, f->k - whole, bf);
-        turned_rest(m, sum[g], f->x + whole, ldx, part, f->k - whole, bf);
+    }
+    if (whole > 0)
+        turned_add(m, sum, &s[(whole / step + 1) % 2], ldx, 0, step, bf);
+    if (whole < f->k) {
+        s[0].x = f->x + whole;
+        for (int g = 0; g < TURN_GROUPS; ++g)
+            turn_rows(s[0].w[g], row + g * VL, whole, f->k - whole, bf);
+        turned_add(m, sum, &s[0], ldx, 0, f->k - whole, bf);
     }
 }
 
 INLINE void few_turned(int m, const cpu_few *f, bool bf)
 {
-    enum { ROWS = TURN_GROUPS * VL };
     const int64_t ld = f->ldw * (bf ? 2 : 4);
-    for (int64_t j = 0; j < f->n; j += ROWS) {
-        const char *row[ROWS];
-        vf sum[TURN_GROUPS][TURN_ROWS] = {{{0}}};
-        few_rows(row, ROWS, f, j, ld);
-        stream next = {(uintptr_t)row[0] + (uintptr_t)(ROWS * ld)};
+    for (int64_t j = 0; j < f->n; j += TURN_W) {
+        const char *row[TURN_W];
+        vf sum[TURN_ROWS][TURN_GROUPS] = {{{0}}};
+        few_rows(row, TURN_W, f, j, ld);
+        stream next = stream_from(f, j + TURN_W, ld);
         turned_block(m, f, row, &next, bf, sum);
-        for (int64_t v = 0; v < ROWS && j + v < f->n; v += VL)
-            for (int i = 0; i < m; ++i)
-                few_finish(f, (const float *)&sum[v / VL][i], i, j + v,
-                           f->n - j - v < VL ? f->n - j - v : VL);
+        for (int i = 0; i < m; ++i)
+            few_finish(f, (const float *)sum[i], i, j,
+                       f->n - j < TURN_W ? f->n - j : TURN_W);
     }
 }
 
@@ -558,7 +585,7 @@ INLINE void few_lanes(int dup, const cpu_few *f, bool bf)
         lane_block w;
         vf sum[CPU_FEW_ROWS / VL][LANE_GROUPS] = {{{0}}};
         few_rows(row, rows, f, j, ld);
-        stream next = {(uintptr_t)row[0] + (uintptr_t)(rows * ld)};
+        stream next = stream_from(f, j + rows, ld);
         for (int64_t from = 0; from < f->k; from += LANE_K / dup) {
             const int64_t left = f->k - from;
             const int64_t k = left < LANE_K / dup ? left : LANE_K / dup;
