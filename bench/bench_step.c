@@ -141,6 +141,15 @@ static void gemm_w(backend *be, backend_view y, backend_view x,
     TIMED(be, OP_gemm_w, INNER(be)->gemm_w(INNER(be), y, x, w, beta));
 }
 
+static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
+                    backend_weight *const *w)
+{
+    for (int i = 0; i < n_w; i++)
+        record(recorder_of(be),
+               (call){.kind = W, .c = y[i], .a = x, .w = w[i]});
+    TIMED(be, OP_gemm_w, INNER(be)->gemm_ws(INNER(be), n_w, y, x, w));
+}
+
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,
                     const backend_weight *w, double beta)
 {
@@ -241,6 +250,7 @@ static void recorder_init(recorder *r, backend *inner)
     *r = (recorder){.be = *inner, .inner = inner};
     backend *be = &r->be;
     be->gemm_w = gemm_w;
+    be->gemm_ws = gemm_ws;
     be->gemm_wt = gemm_wt;
     be->gemm_nt = gemm_nt;
     be->gemm_nn = gemm_nn;

@@ -23,6 +23,7 @@
 #include "base/base.h"
 
 #define BACKEND_TOKEN_BLOCK 512
+#define BACKEND_GROUP       4
 
 typedef struct backend backend;
 typedef struct backend_weight backend_weight; /* a frozen matrix, opaque */
@@ -143,6 +144,10 @@ struct backend {
     /* y [n, out] act|acc = x [n, in] act  W^T + beta y;  W [out, in] */
     void (*gemm_w)(backend *be, backend_view y, backend_view x,
                    const backend_weight *w, double beta);
+    /* y[i] = x W[i]^T, n_w <= BACKEND_GROUP of them: the same as one gemm_w
+     * each, with fewer starts. */
+    void (*gemm_ws)(backend *be, int n_w, const backend_view *y, backend_view x,
+                    backend_weight *const *w);
     /* dx [n, in] act|acc = dy [n, out] act  W + beta dx */
     void (*gemm_wt)(backend *be, backend_view dx, backend_view dy,
                     const backend_weight *w, double beta);

@@ -115,13 +115,12 @@ static void add_segments(const block *b, int role, backend_view y,
     }
 }
 
-/* y (+)= x W^T + b + s h B^T with h = x A^T, which `recompute` finds kept. */
-static void linear_forward(const block *b, int role, bool recompute)
+/* y += b + s h B^T with h = x A^T, which `recompute` finds kept. */
+static void add_to_product(const block *b, int role, bool recompute)
 {
     backend *be = b->be;
     const model_linear *l = &model_linears[role];
     backend_view y = b->slot[l->out], x = b->slot[l->in];
-    be->gemm_w(be, y, x, b->w->w[role], l->residual ? 1.0 : 0.0);
     if (b->w->bias[role])
         be->add_bias(be, y, b->w->bias[role]);
     add_segments(b, role, y, x);
@@ -134,14 +133,33 @@ static void linear_forward(const block *b, int role, bool recompute)
     be->gemm_nt(be, y, h, act(b, s->B, s->out, s->rank), s->scale, 1.0);
 }
 
+/* y += x W^T + b + s h B^T */
+static void add_linear(const block *b, int role)
+{
+    const model_linear *l = &model_linears[role];
+    b->be->gemm_w(b->be, b->slot[l->out], b->slot[l->in], b->w->w[role], 1.0);
+    add_to_product(b, role, false);
+}
+
+/* y = x W^T + b + s h B^T for roles [from, to), which share their x. */
+static void linears(const block *b, int from, int to, bool recompute)
+{
+    backend_view y[BACKEND_GROUP] = {{0}};
+    for (int r = from; r < to; r++)
+        y[r - from] = b->slot[model_linears[r].out];
+    b->be->gemm_ws(b->be, to - from, y, b->slot[model_linears[from].in],
+                   &b->w->w[from]);
+    for (int r = from; r < to; r++)
+        add_to_product(b, r, recompute);
+}
+
 static void queries_keys_values(const block *b, bool recompute)
 {
     backend *be = b->be;
     const model_pass *p = b->p;
     be->rmsnorm(be, b->slot[SLOT_XN1], b->k->rstd1, b->x, b->w->norm1,
                 b->c->norm_eps);
-    for (int r = ROLE_Q; r <= ROLE_V; r++)
-        linear_forward(b, r, recompute);
+    linears(b, ROLE_Q, ROLE_O, recompute);
     be->rope(be, b->qk, p->run->device.pos, p->cos, p->sin, (int)b->c->head_dim,
              false);
 }
@@ -180,8 +198,7 @@ static void gate_and_up(const block *b, bool recompute)
 {
     b->be->rmsnorm(b->be, b->slot[SLOT_XN2], b->k->rstd2, b->slot[SLOT_X2],
                    b->w->norm2, b->c->norm_eps);
-    linear_forward(b, ROLE_GATE, recompute);
-    linear_forward(b, ROLE_UP, recompute);
+    linears(b, ROLE_GATE, ROLE_DOWN, recompute);
 }
 
 /* Starts a residual sum in dst. */
@@ -207,11 +224,11 @@ void model_block_forward(model_pass *p, int64_t layer)
         } else {
             copy_rows(&b, b.slot[SLOT_X2], b.x);
         }
-        linear_forward(&b, ROLE_O, false);
+        add_linear(&b, ROLE_O);
         gate_and_up(&b, false);
         be->swiglu(be, b.slot[SLOT_A], b.slot[SLOT_GATE], b.slot[SLOT_UP]);
         copy_rows(&b, b.slot[SLOT_Y], b.slot[SLOT_X2]);
-        linear_forward(&b, ROLE_DOWN, false);
+        add_linear(&b, ROLE_DOWN);
     }
     be->weight_release(be, b.w->w, MODEL_ROLES);
 }

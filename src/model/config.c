@@ -26,13 +26,13 @@ const char *const model_role_names[MODEL_ROLES] = {
 };
 
 const model_linear model_linears[MODEL_ROLES] = {
-    [ROLE_Q] = {"self_attn.q_proj", SLOT_XN1, SLOT_Q, false, true},
-    [ROLE_K] = {"self_attn.k_proj", SLOT_XN1, SLOT_K, false, true},
-    [ROLE_V] = {"self_attn.v_proj", SLOT_XN1, SLOT_V, false, true},
-    [ROLE_O] = {"self_attn.o_proj", SLOT_O, SLOT_X2, true, true},
-    [ROLE_GATE] = {"mlp.gate_proj", SLOT_XN2, SLOT_GATE, false, false},
-    [ROLE_UP] = {"mlp.up_proj", SLOT_XN2, SLOT_UP, false, false},
-    [ROLE_DOWN] = {"mlp.down_proj", SLOT_A, SLOT_Y, true, false},
+    [ROLE_Q] = {"self_attn.q_proj", SLOT_XN1, SLOT_Q, true},
+    [ROLE_K] = {"self_attn.k_proj", SLOT_XN1, SLOT_K, true},
+    [ROLE_V] = {"self_attn.v_proj", SLOT_XN1, SLOT_V, true},
+    [ROLE_O] = {"self_attn.o_proj", SLOT_O, SLOT_X2, true},
+    [ROLE_GATE] = {"mlp.gate_proj", SLOT_XN2, SLOT_GATE, false},
+    [ROLE_UP] = {"mlp.up_proj", SLOT_XN2, SLOT_UP, false},
+    [ROLE_DOWN] = {"mlp.down_proj", SLOT_A, SLOT_Y, false},
 };
 
 /* Keys of other architectures that some writers put into a llama config. */

@@ -46,7 +46,6 @@ typedef enum model_role {
 typedef struct model_linear {
     const char *name; /* below model.layers.N., "self_attn.q_proj" */
     model_slot in, out;
-    bool residual;  /* adds to what `out` holds */
     bool attention; /* its bias is attention_bias, else mlp_bias */
 } model_linear;
 extern const model_linear model_linears[MODEL_ROLES];

@@ -50,6 +50,47 @@ CONFORM(gemm_w)
     }
 }
 
+/* Several products of one x are what they are alone, to the last bit. */
+CONFORM(gemm_ws)
+{
+    enum { N_W = 3, IN = 600 };
+    static const int64_t rows[] = {1, 2, 5, 16, 40, 130},
+                         out[N_W] = {100, 7, 300};
+    for (size_t t = 0; t < COUNT(rows); t++) {
+        cf_next(c, "n %d", (int)rows[t]);
+        cf_operand x = cf_random(c, CF_ACT, rows[t], IN, 3, 1);
+        cf_operand alone[N_W], group[N_W];
+        cf_weight w[N_W];
+        for (int j = 0; j < N_W; j++) {
+            alone[j] = cf_blank(c, CF_ACT, rows[t], out[j], 2);
+            group[j] = cf_blank(c, CF_ACT, rows[t], out[j], 2);
+            w[j] = cf_weights(c, out[j], IN, BASE_BF16);
+        }
+        CF_EACH(i)
+        {
+            backend_view y[N_W];
+            backend_weight *weights[N_W];
+            for (int j = 0; j < N_W; j++) {
+                y[j] = group[j].v[i];
+                weights[j] = w[j].p[i];
+                c->be[i]->gemm_w(c->be[i], alone[j].v[i], x.v[i], weights[j],
+                                 0);
+            }
+            c->be[i]->gemm_ws(c->be[i], N_W, y, x.v[i], weights);
+            for (int j = 0; j < N_W; j++) {
+                double *a = cf_values(c, i, &alone[j]);
+                double *b = cf_values(c, i, &group[j]);
+                cr_expect_arr_eq(a, b, (size_t)(rows[t] * out[j]) * sizeof *a,
+                                 "%s: product %d differs", c->label, j);
+                free(a);
+                free(b);
+            }
+        }
+        for (int j = 0; j < N_W; j++)
+            cf_check(c, &group[j], "y", IN, 1);
+    }
+}
+
 CONFORM(gemm_wt)
 {
     for (size_t t = 0; t < COUNT(linear); t++) {

@@ -274,39 +274,53 @@ static cpu_ahead few_after(const cpu_backend *cpu, const cpu_call *p, int64_t j)
                        .rows = rows < AT_ONCE ? rows : AT_ONCE};
 }
 
-bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p)
+/* The calling thread's piece of one product; x as few_x() left it. */
+static void few_pieces(const cpu_backend *cpu, const cpu_call *p,
+                       const float *x)
 {
-    const int64_t m = p->a.rows, n = p->c.cols;
-    const bool bf = p->a.dtype == BASE_BF16;
-    if (m > (cpu->dnnl ? FEW_BESIDE_DNNL : CPU_FEW_ROWS) || !p->b_rows_n)
+    const cpu_cut s = cpu_cut_even(p->c.cols, cpu->be.n_threads, FEW_PIECE);
+#pragma omp for schedule(static) nowait
+    for (int64_t j = 0; j < s.count; ++j) {
+        const cpu_ahead after = few_after(cpu, p, j);
+        cpu_few f = {.m = p->a.rows,
+                     .n = cpu_cut_length(s, j),
+                     .k = p->k,
+                     .x = x,
+                     .w = cpu_b_at(p, 0, j * s.size),
+                     .ldw = p->ldb,
+                     .bf = p->a.dtype == BASE_BF16,
+                     .after = after.at,
+                     .after_bytes = after.row_bytes * after.rows,
+                     .c = cpu_at(p->c, 0, j * s.size),
+                     .ldc = p->c.ld,
+                     .c_bf = p->c.dtype == BASE_BF16,
+                     .alpha = p->alpha,
+                     .beta = p->beta};
+        cpu->k->few(&f);
+    }
+}
+
+bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
+{
+    const int64_t m = p->a.rows, k = p->k;
+    int64_t columns = 0;
+    for (int i = 0; i < n; ++i) {
+        if (!p[i].b_rows_n)
+            return false;
+        columns += p[i].c.cols;
+    }
+    if (m > (cpu->dnnl ? FEW_BESIDE_DNNL : CPU_FEW_ROWS))
         return false;
-    if (!cpu_scratch(cpu, (size_t)(CPU_ROUND_UP(m) * CPU_ROUND_UP(p->k)) *
+    if (!columns ||
+        !cpu_scratch(cpu, (size_t)(CPU_ROUND_UP(m) * CPU_ROUND_UP(k)) *
                               sizeof(float)))
         return true;
-    const cpu_cut s = cpu_cut_even(n, cpu->be.n_threads, FEW_PIECE);
-#pragma omp parallel num_threads(cpu->be.n_threads) if (n * p->k > 65536)
+#pragma omp parallel num_threads(cpu->be.n_threads) if (columns * k > 65536)
     {
         float *x = cpu_scratch_of(cpu, omp_get_thread_num());
-        cpu->k->few_x(x, p->a.data, p->a.ld, m, p->k, bf);
-#pragma omp for schedule(static) nowait
-        for (int64_t j = 0; j < s.count; ++j) {
-            const cpu_ahead after = few_after(cpu, p, j);
-            cpu_few f = {.m = m,
-                         .n = cpu_cut_length(s, j),
-                         .k = p->k,
-                         .x = x,
-                         .w = cpu_b_at(p, 0, j * s.size),
-                         .ldw = p->ldb,
-                         .bf = bf,
-                         .after = after.at,
-                         .after_bytes = after.row_bytes * after.rows,
-                         .c = cpu_at(p->c, 0, j * s.size),
-                         .ldc = p->c.ld,
-                         .c_bf = p->c.dtype == BASE_BF16,
-                         .alpha = p->alpha,
-                         .beta = p->beta};
-            cpu->k->few(&f);
-        }
+        cpu->k->few_x(x, p->a.data, p->a.ld, m, k, p->a.dtype == BASE_BF16);
+        for (int i = 0; i < n; ++i)
+            few_pieces(cpu, &p[i], x);
     }
     return true;
 }

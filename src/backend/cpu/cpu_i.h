@@ -130,8 +130,9 @@ static inline int64_t cpu_clamp(int64_t x, int64_t least, int64_t most)
 
 /* Any product, by own kernels. */
 void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p);
-/* Few rows of a with rows of b: the same bits. False: not such a product. */
-bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p);
+/* n products of few rows of one a with rows of b: the same bits. False: not
+ * such products. */
+bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n);
 /* False when oneDNN has no such product, and nothing was done. */
 bool cpu_gemm_dnnl(cpu_backend *cpu, const cpu_call *p);
 

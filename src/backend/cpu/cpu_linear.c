@@ -4,38 +4,56 @@
 
 #include "backend/cpu/cpu_i.h"
 
-static void multiply(cpu_backend *cpu, const cpu_call *p)
+/* n products of one a. */
+static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
 {
     base_dtype act = cpu->be.act, acc = cpu->be.acc;
-    CPU_REQUIRE(p->a.dtype == act && p->a.cols == p->k);
-    CPU_REQUIRE(p->c.dtype == act || p->c.dtype == acc);
-    CPU_REQUIRE(p->c.rows == p->a.rows && p->k > 0);
-    if (cpu->failed || p->c.rows == 0 || p->c.cols == 0)
+    for (int i = 0; i < n; ++i) {
+        CPU_REQUIRE(p[i].a.dtype == act && p[i].a.cols == p[i].k);
+        CPU_REQUIRE(p[i].c.dtype == act || p[i].c.dtype == acc);
+        CPU_REQUIRE(p[i].c.rows == p[i].a.rows && p[i].k > 0);
+    }
+    if (cpu->failed || p->a.rows == 0 || cpu_gemm_few(cpu, p, n))
         return;
-    if (cpu_gemm_few(cpu, p))
-        return;
-    if (!cpu->dnnl || !cpu_gemm_dnnl(cpu, p))
-        cpu_gemm_packed(cpu, p);
+    for (int i = 0; i < n; ++i)
+        if (p[i].c.cols && (!cpu->dnnl || !cpu_gemm_dnnl(cpu, &p[i])))
+            cpu_gemm_packed(cpu, &p[i]);
+}
+
+/* x W^T, and what it tells of the order of weights. */
+static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
+                            const backend_weight *w, double beta)
+{
+    CPU_REQUIRE(x.cols == w->cols && y.cols == w->rows);
+    if (cpu->last)
+        *cpu->last->after = (cpu_place){w->data, w->rows, w->cols};
+    cpu->last = w;
+    return (cpu_call){.c = y,
+                      .a = x,
+                      .b = w->data,
+                      .ldb = w->cols,
+                      .k = w->cols,
+                      .b_rows_n = true,
+                      .alpha = 1,
+                      .beta = (float)beta,
+                      .after = *w->after};
 }
 
 static void cpu_gemm_w(backend *be, backend_view y, backend_view x,
                        const backend_weight *w, double beta)
 {
-    cpu_backend *cpu = cpu_of(be);
-    CPU_REQUIRE(x.cols == w->cols && y.cols == w->rows);
-    cpu_call p = {.c = y,
-                  .a = x,
-                  .b = w->data,
-                  .ldb = w->cols,
-                  .k = w->cols,
-                  .b_rows_n = true,
-                  .alpha = 1,
-                  .beta = (float)beta,
-                  .after = *w->after};
-    if (cpu->last)
-        *cpu->last->after = (cpu_place){w->data, w->rows, w->cols};
-    cpu->last = w;
-    multiply(cpu, &p);
+    cpu_call p = with_weight(cpu_of(be), y, x, w, beta);
+    multiply(cpu_of(be), &p, 1);
+}
+
+static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
+                        backend_view x, backend_weight *const *w)
+{
+    cpu_call p[BACKEND_GROUP];
+    CPU_REQUIRE(n_w > 0 && n_w <= BACKEND_GROUP);
+    for (int i = 0; i < n_w; ++i)
+        p[i] = with_weight(cpu_of(be), y[i], x, w[i], 0);
+    multiply(cpu_of(be), p, n_w);
 }
 
 static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
@@ -49,7 +67,7 @@ static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
                   .k = w->rows,
                   .alpha = 1,
                   .beta = (float)beta};
-    multiply(cpu_of(be), &p);
+    multiply(cpu_of(be), &p, 1);
 }
 
 static void cpu_gemm_nt(backend *be, backend_view c, backend_view a,
@@ -64,7 +82,7 @@ static void cpu_gemm_nt(backend *be, backend_view c, backend_view a,
                   .b_rows_n = true,
                   .alpha = (float)alpha,
                   .beta = (float)beta};
-    multiply(cpu_of(be), &p);
+    multiply(cpu_of(be), &p, 1);
 }
 
 static void cpu_gemm_nn(backend *be, backend_view c, backend_view a,
@@ -78,7 +96,7 @@ static void cpu_gemm_nn(backend *be, backend_view c, backend_view a,
                   .k = a.cols,
                   .alpha = (float)alpha,
                   .beta = (float)beta};
-    multiply(cpu_of(be), &p);
+    multiply(cpu_of(be), &p, 1);
 }
 
 static void cpu_embed(backend *be, backend_view y, const backend_weight *w,
@@ -173,6 +191,7 @@ static void cpu_gemm_tn(backend *be, backend_view c, backend_view x,
 void cpu_linear_fill(backend *be)
 {
     be->gemm_w = cpu_gemm_w;
+    be->gemm_ws = cpu_gemm_ws;
     be->gemm_wt = cpu_gemm_wt;
     be->embed = cpu_embed;
     be->gemm_nt = cpu_gemm_nt;

@@ -72,6 +72,13 @@ static void gemm_w(backend *be, backend_view y, backend_view x,
         product_nt(be, y, x, wv, 1.0, beta);
 }
 
+static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
+                    backend_weight *const *w)
+{
+    for (int i = 0; i < n_w; i++)
+        gemm_w(be, y[i], x, w[i], 0);
+}
+
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,
                     const backend_weight *w, double beta)
 {
@@ -469,6 +476,7 @@ static void adamw(backend *be, void *p, const void *g, void *m, void *v,
 void REF_NAME(ref_ops)(backend *be)
 {
     be->gemm_w = gemm_w;
+    be->gemm_ws = gemm_ws;
     be->gemm_wt = gemm_wt;
     be->embed = embed;
     be->gemm_nt = gemm_nt;
