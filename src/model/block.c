@@ -181,9 +181,8 @@ static void attend(const block *b)
     const model_pass *p = b->p;
     backend_view k = b->slot[SLOT_K], v = b->slot[SLOT_V];
     if (p->cache) {
-        int64_t pool = p->cache->n_pages * p->cache->page;
-        backend_view k_pool = act(b, p->cache->k[b->layer], pool, k.cols);
-        backend_view v_pool = act(b, p->cache->v[b->layer], pool, v.cols);
+        backend_view k_pool = model_cache_pool(p->cache, b->layer, false);
+        backend_view v_pool = model_cache_pool(p->cache, b->layer, true);
         be->kv_write(be, k_pool, v_pool, k, v, &p->attn);
         k = k_pool;
         v = v_pool;

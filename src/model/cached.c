@@ -6,19 +6,35 @@
 
 #include "model/model_i.h"
 
+/* Pieces of a page: keys and values of every layer. */
+static int64_t cells_of(const model_cache *cache)
+{
+    return 2 * cache->m->config.n_layers;
+}
+
+static size_t cell_bytes(const model_cache *cache)
+{
+    return (size_t)(cache->page * model_kv_width(&cache->m->config)) *
+           base_dtype_bytes(cache->m->be->act);
+}
+
+backend_view model_cache_pool(const model_cache *cache, int64_t layer,
+                              bool values)
+{
+    int64_t first = 2 * layer + values; /* and one in every page */
+    return backend_matrix(
+        (char *)cache->cells + (size_t)first * cell_bytes(cache),
+        cache->m->be->act,
+        ((cache->n_pages - 1) * cells_of(cache) + 1) * cache->page,
+        model_kv_width(&cache->m->config));
+}
+
 static void layout(model_cache *cache, base_plan *plan)
 {
-    const model *m = cache->m;
-    const model_config *c = &m->config;
-    size_t act = base_dtype_bytes(m->be->act);
-    size_t acc = base_dtype_bytes(m->be->acc);
-    size_t rows = (size_t)cache->n_pages * (size_t)cache->page, n = 0;
-    if (!base_mul(rows, (size_t)model_kv_width(c), &n))
-        plan->overflow = true;
-    for (int64_t l = 0; l < c->n_layers; l++) {
-        cache->k[l] = base_plan_take(plan, n, act);
-        cache->v[l] = base_plan_take(plan, n, act);
-    }
+    const model_config *c = &cache->m->config;
+    size_t acc = base_dtype_bytes(cache->m->be->acc);
+    size_t cells = (size_t)(cache->n_pages * cells_of(cache));
+    cache->cells = base_plan_take(plan, cells, cell_bytes(cache));
     size_t angles = (size_t)(cache->positions * (c->head_dim / 2));
     cache->cos = base_plan_take(plan, angles, acc);
     cache->sin = base_plan_take(plan, angles, acc);
@@ -27,11 +43,6 @@ static void layout(model_cache *cache, base_plan *plan)
 static lori_status take(model_cache *cache, lori_error *err)
 {
     backend *be = cache->m->be;
-    size_t layers = (size_t)cache->m->config.n_layers;
-    cache->k = base_alloc(layers, sizeof *cache->k);
-    cache->v = base_alloc(layers, sizeof *cache->v);
-    if (!cache->k || !cache->v)
-        return base_no_memory(err, 2 * layers * sizeof *cache->k);
     base_plan plan = {0};
     layout(cache, &plan);
     if (!plan.overflow)
@@ -48,7 +59,8 @@ lori_status model_cache_new(model *m, int64_t n_pages, int page,
                             model_cache **out, lori_error *err)
 {
     *out = NULL;
-    if (n_pages < 1 || page < 1 || n_pages > INT32_MAX / page)
+    if (n_pages < 1 || page < 1 ||
+        n_pages > INT32_MAX / page / (2 * m->config.n_layers))
         return base_fail(err, LORI_INVALID,
                          "key/value cache of %lld pages of %d positions: out "
                          "of range",
@@ -83,8 +95,6 @@ void model_cache_free(model_cache *cache)
         be->free(be, cache->table);
     if (cache->memory)
         be->free(be, cache->memory);
-    free(cache->k);
-    free(cache->v);
     free(cache);
 }
 
@@ -160,7 +170,7 @@ static lori_status reserve_table(model_cache *cache, size_t n, lori_error *err)
     return LORI_OK;
 }
 
-/* The caller's table with only the columns in use. */
+/* The caller's table with only the columns in use, counted in cells. */
 static lori_status stage_table(model_pass *p, const model_step *step,
                                lori_error *err)
 {
@@ -171,9 +181,9 @@ static lori_status stage_table(model_pass *p, const model_step *step,
     BASE_TRY(reserve_table(cache, n, err));
     memset(cache->host_table, 0, n * sizeof *cache->host_table);
     for (int64_t s = 0; s < step->n_seqs; s++)
-        memcpy(cache->host_table + s * ld, step->table + s * step->table_ld,
-               (size_t)pages_of(cache, length(step, s)) *
-                   sizeof *cache->host_table);
+        for (int64_t i = 0; i < pages_of(cache, length(step, s)); i++)
+            cache->host_table[s * ld + i] =
+                step->table[s * step->table_ld + i] * (int32_t)cells_of(cache);
     be->copy(be, cache->table, cache->host_table, n * sizeof *cache->host_table,
              BACKEND_TO_DEVICE);
     p->attn.block_table = cache->table;
@@ -272,14 +282,11 @@ lori_status model_score_cached(model_run *run, model_cache *cache,
 void model_cache_copy(model_cache *cache, int32_t to, int32_t from, int rows)
 {
     backend *be = cache->m->be;
-    size_t row =
-        (size_t)model_kv_width(&cache->m->config) * base_dtype_bytes(be->act);
-    size_t n = (size_t)rows * row, page = (size_t)cache->page * row;
-    size_t dst = (size_t)to * page, src = (size_t)from * page;
-    for (int64_t l = 0; l < cache->m->config.n_layers; l++) {
-        be->copy(be, (char *)cache->k[l] + dst, (char *)cache->k[l] + src, n,
-                 BACKEND_ON_DEVICE);
-        be->copy(be, (char *)cache->v[l] + dst, (char *)cache->v[l] + src, n,
-                 BACKEND_ON_DEVICE);
-    }
+    size_t cell = cell_bytes(cache);
+    size_t n = cell / (size_t)cache->page * (size_t)rows;
+    size_t page = (size_t)cells_of(cache) * cell;
+    char *dst = (char *)cache->cells + (size_t)to * page;
+    const char *src = (const char *)cache->cells + (size_t)from * page;
+    for (size_t at = 0; at < page; at += cell)
+        be->copy(be, dst + at, src + at, n, BACKEND_ON_DEVICE);
 }

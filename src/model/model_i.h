@@ -151,17 +151,22 @@ int64_t model_bucket(int64_t n);
 
 /* ---- passes --------------------------------------------------------- */
 
+/* A page lies together: [n_pages][n_layers][keys, values][page, kv], so that
+ * what was never written takes no memory. */
 struct model_cache {
     model *m;
     int64_t n_pages;
     int page;
     int64_t positions; /* the tables' length */
-    void *memory;
-    void **k, **v;               /* [n_layers] of [n_pages * page, kv] act */
+    void *memory, *cells;
     void *cos, *sin;             /* [positions, D / 2] acc */
-    int32_t *table, *host_table; /* [capacity] */
+    int32_t *table, *host_table; /* [capacity], the first cell of a page */
     size_t capacity;
 };
+
+/* Keys, or values, of a layer, as attention finds them with the table. */
+backend_view model_cache_pool(const model_cache *cache, int64_t layer,
+                              bool values);
 
 /* One pass in progress. */
 typedef struct model_pass {
