@@ -84,3 +84,24 @@ lori_status encode_pair(const eval_subject *s, const char *context,
     base_str_free(&whole);
     return st;
 }
+
+lori_status encode_row(const eval_subject *s, const char *prompt,
+                       const char *target, unsigned flags, engine_span *span,
+                       lori_error *err)
+{
+    const text_tokenizer *tok = s->tok;
+    BASE_TRY(text_encode(tok, prompt, strlen(prompt), flags, &span->ids, err));
+    if (flags & TEXT_ADD_SPECIAL)
+        span->ids.n -= text_suffix(tok);
+    if (span->ids.n == 0)
+        BASE_TRY(encode_prefix(tok, &span->ids, err));
+    span->first = (int64_t)span->ids.n;
+    BASE_TRY(text_encode(tok, target, strlen(target), 0, &span->ids, err));
+    if (text_eos(tok) >= 0)
+        BASE_TRY(text_ids_add(&span->ids, text_eos(tok), err));
+    if (span->first >= (int64_t)span->ids.n)
+        return base_fail(err, LORI_INVALID,
+                         "'%.60s' adds no token to its prompt", target);
+    cut_front(s, span);
+    return LORI_OK;
+}

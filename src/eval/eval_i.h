@@ -91,6 +91,12 @@ lori_status encode_pair(const eval_subject *subject, const char *context,
                         const char *continuation, unsigned flags,
                         engine_span *span, lori_error *err);
 
+/* The same as a row of training data has it: the target is encoded apart, and
+ * EOS follows. */
+lori_status encode_row(const eval_subject *subject, const char *prompt,
+                       const char *target, unsigned flags, engine_span *span,
+                       lori_error *err);
+
 /* ---- measuring a chunk of documents ----------------------------------- */
 
 /* Documents [first, first + n): fills values[0..n) and appends their lines. */

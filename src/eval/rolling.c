@@ -1,7 +1,8 @@
 /* rolling.c - log-likelihoods of whole texts in windows, and their tokens,
  * words and bytes: perplexities. Windows as lm-evaluation-harness makes them:
  * every token is predicted once, the last window is filled up with context. A
- * task with a doc_to_text scores the target behind it instead, in one window.
+ * task with a doc_to_text scores the target behind it instead, as training
+ * does.
  * Source: lm_eval utils.get_rolling_token_windows, make_disjoint_window.
  * Includes eval_i.h. */
 #include <stdlib.h>
@@ -60,8 +61,8 @@ static lori_status add_doc(const measuring *m, const eval_doc *doc,
         st = target.failed ? base_no_memory(err, target.len)
                            : add_span(list, NULL, 0, 0, err);
         if (!st)
-            st = encode_pair(s, prompt.s, target.s, flags,
-                             &list->spans[list->n - 1], err);
+            st = encode_row(s, prompt.s, target.s, flags,
+                            &list->spans[list->n - 1], err);
         base_str_free(&target);
     } else {
         text_ids ids = {0};

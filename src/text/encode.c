@@ -363,6 +363,15 @@ static void place_ids(const encoding *e, const positions *p, unsigned flags,
     }
 }
 
+size_t text_suffix(const text_tokenizer *tok)
+{
+    const text_post *post = &tok->post;
+    size_t n = 0;
+    while (n < post->n && post->item[post->n - 1 - n] >= 0)
+        n++;
+    return n;
+}
+
 lori_status text_encode_offsets(const text_tokenizer *tok, const char *s,
                                 size_t n, unsigned flags, text_ids *out,
                                 text_offset **offsets, lori_error *err)

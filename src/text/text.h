@@ -33,6 +33,8 @@ void text_ids_free(text_ids *ids);
 lori_status text_encode(const text_tokenizer *tok, const char *s, size_t n,
                         unsigned flags, text_ids *out, lori_error *err);
 lori_status text_ids_add(text_ids *ids, int32_t id, lori_error *err);
+/* Ids that TEXT_ADD_SPECIAL puts behind a text (EOS). */
+size_t text_suffix(const text_tokenizer *tok);
 
 #define TEXT_BYTE_OFFSETS 4 /* offsets count bytes, not characters */
 /* Where in the text a token comes from, [start, end), as the tokenizers

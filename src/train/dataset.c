@@ -28,7 +28,6 @@ typedef struct loader {
     bool full; /* max_samples reached: reading stops */
     int64_t n_seen;
     size_t cap_ids, cap_rows;
-    size_t suffix; /* ids the post-processor puts after a text */
     base_str prompt, turn;
     text_chat *chat; /* NULL: prompts as they are */
     text_ids ids;
@@ -169,28 +168,6 @@ static lori_status token_row(loader *l, const json_t *row, const char *place,
 
 /* ---- rows of text --------------------------------------------------- */
 
-/* A post-processor may put tokens after a text too (EOS). Between prompt and
- * completion they would be wrong: their number is found once, on a text of
- * one letter, and left out. */
-static lori_status find_suffix(loader *l, lori_error *err)
-{
-    text_ids plain = {0}, full = {0};
-    lori_status st = text_encode(l->tok, "a", 1, 0, &plain, err);
-    if (!st)
-        st = text_encode(l->tok, "a", 1, TEXT_ADD_SPECIAL, &full, err);
-    if (!st && plain.n && full.n >= plain.n)
-        for (size_t at = full.n - plain.n + 1; at-- > 0;)
-            if (!memcmp(full.ids + at, plain.ids,
-                        plain.n * sizeof *plain.ids)) {
-                l->suffix = full.n - plain.n - at;
-                break;
-            }
-    text_ids_free(&plain);
-    text_ids_free(&full);
-    return st;
-}
-
-/* Copies ids behind the last row, at offset `at`. */
 static bool take_ids(loader *l, int64_t at, const int32_t *ids, size_t n,
                      bool target, const char *place)
 {
@@ -225,8 +202,8 @@ static lori_status prompt_ids(loader *l, const char *place, lori_error *err)
                          l->chat ? 0 : TEXT_ADD_SPECIAL, &l->ids, err);
     if (st)
         return base_prefix(err, st, "%s: prompt", place);
-    if (!l->chat && l->ids.n >= l->suffix)
-        l->ids.n -= l->suffix;
+    if (!l->chat) /* not between prompt and completion */
+        l->ids.n -= text_suffix(l->tok);
     return LORI_OK;
 }
 
@@ -282,7 +259,7 @@ static lori_status first_row(loader *l, const json_t *row, const char *place,
             text_chat_open(l->tok, l->o->chat_template, &l->chat, err);
         return st ? base_prefix(err, st, "apply_chat_template") : LORI_OK;
     }
-    return find_suffix(l, err);
+    return LORI_OK;
 }
 
 static lori_status add_row(void *context, int64_t line, const json_t *row,

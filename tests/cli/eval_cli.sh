@@ -95,6 +95,15 @@ doc_to_target: "{{answer}}"
 metric_list: [token_perplexity, bits_per_byte]
 limit: 20
 EOF
+cat >loss.yaml <<'EOF'
+task: valid
+output_type: loglikelihood_rolling
+test_file: words.jsonl
+doc_to_text: "{{question}}\n"
+doc_to_target: "{{answer}}"
+target_delimiter: ""
+metric_list: [loss]
+EOF
 common="model_name_or_path=base dtype=f32 lora_rank=4 max_steps=2 per_device_train_batch_size=4"
 for name in one two; do
     # shellcheck disable=SC2086
@@ -115,6 +124,14 @@ cp out whole.md
 says eval "| model  | choice acc | answer exact_match | text token_perplexity |"
 says eval "| second | text   | bits_per_byte    |  20 |"
 same "results.md is what was printed" whole.md whole/results.md
+# a loss behind a prompt is the loss of training, whose prompts end in white space
+"$lori" eval --model base --adapter one --task loss.yaml --data-dir data --output loss --dtype f32 >out 2>err ||
+    fail "a validation loss"
+"$lori" score --model base --adapter one --data data/words.jsonl --dtype f32 --prompt-template "{question}
+" >score 2>err || fail "lori score"
+loss=$(sed -n 's/.*, loss \([0-9.]*\),.*/\1/p' score)
+if awk -v a="$loss" -v b="$(sed -n 's/.*"loss,none": *\([0-9.]*\).*/\1/p' loss/results.json | head -n 1)" \
+    'BEGIN { exit !(a > 0 && a - b < 2e-6 && b - a < 2e-6) }'; then pass; else fail "loss: $(cat score loss/results.md)"; fi
 for f in base one second; do
     if [ "$(wc -l <whole/$f/choice.jsonl)" = 140 ]; then pass; else fail "$f/choice.jsonl has not 140 lines"; fi
 done
