@@ -168,6 +168,7 @@ static lori_status token_row(loader *l, const json_t *row, const char *place,
 
 /* ---- rows of text --------------------------------------------------- */
 
+/* Copies ids behind the last row, at offset `at`. */
 static bool take_ids(loader *l, int64_t at, const int32_t *ids, size_t n,
                      bool target, const char *place)
 {
@@ -254,12 +255,10 @@ static lori_status first_row(loader *l, const json_t *row, const char *place,
         base_log(l->ui, LORI_LOG_WARNING,
                  "the tokenizer names no end-of-text token: completions are "
                  "trained without an end");
-    if (l->o->apply_chat_template) {
-        lori_status st =
-            text_chat_open(l->tok, l->o->chat_template, &l->chat, err);
-        return st ? base_prefix(err, st, "apply_chat_template") : LORI_OK;
-    }
-    return LORI_OK;
+    if (!l->o->apply_chat_template)
+        return LORI_OK;
+    lori_status st = text_chat_open(l->tok, l->o->chat_template, &l->chat, err);
+    return st ? base_prefix(err, st, "apply_chat_template") : LORI_OK;
 }
 
 static lori_status add_row(void *context, int64_t line, const json_t *row,
