@@ -69,6 +69,10 @@ ISA_avx2 := -mavx2 -mfma -mf16c -mbmi2
 ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq \
               -mprefer-vector-width=512
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+# Tiles: with the unit, and emulated for tests. A folder of kernels of its own.
+TILE := amx emulated
+TILE_amx := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -DCPU_ISA_avx512bf16
+TILE_emulated := $(ISA_avx512) -DCPU_ISA_avx512 -DCPU_TILE_EMULATED
 
 obj = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
 REF_TWICE := src/backend/ref/ref_ops.c src/backend/ref/ref_attn.c
@@ -76,11 +80,12 @@ REF_TWICE := src/backend/ref/ref_ops.c src/backend/ref/ref_attn.c
 WITH_CURL := src/hub/hub_http.c src/hub/hub_blob.c src/hub/hub_pull.c
 NOT_BUILT := $(if $(HAVE_CURL),src/hub/hub_pull_none.c,$(WITH_CURL)) \
              src/cli/chat_edit$(if $(HAVE_EDIT),_none).c
-plain = $(filter-out $(REF_TWICE) $(NOT_BUILT) $(wildcard src/backend/cpu/isa/*.c),$(1))
+plain = $(filter-out $(REF_TWICE) $(NOT_BUILT) $(wildcard src/backend/cpu/isa/*.c src/backend/cpu/tile/*.c),$(1))
 sources = $(wildcard src/$(1)/*.c src/$(1)/*/*.c src/$(1)/*/*/*.c)
 OBJ_backend_extra := \
     $(foreach r,32 64,$(REF_TWICE:src/%.c=$(BUILD)/obj/%_f$(r).o)) \
-    $(foreach i,$(ISA),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/isa/*.c)))
+    $(foreach i,$(ISA),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/isa/*.c))) \
+    $(foreach i,$(TILE),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/tile/*.c)))
 $(foreach r,$(ROOMS) cli,$(eval OBJ_$(r) := $(call obj,$(call plain,$(call sources,$(r)))) $(OBJ_$(r)_extra)))
 $(foreach r,$(ROOMS),$(eval LIB_$(r) := $(if $(OBJ_$(r)),$(BUILD)/room/lib$(r).a)))
 
@@ -110,6 +115,14 @@ $(BUILD)/obj/backend/cpu/isa/%_$(1).o: src/backend/cpu/isa/%.c
 	$(Q)$(CC) $(CFLAGS_ALL) $(KERNEL) $(ISA_$(1)) -DCPU_ISA=$(1) -DCPU_ISA_$(1) -c $$< -o $$@
 endef
 $(foreach i,$(ISA),$(eval $(call isa_rule,$(i))))
+
+define tile_rule
+$(BUILD)/obj/backend/cpu/tile/%_$(1).o: src/backend/cpu/tile/%.c
+	@mkdir -p $$(@D)
+	@echo "  CC    $$< ($(1))"
+	$(Q)$(CC) $(CFLAGS_ALL) $(KERNEL) $(TILE_$(1)) -DCPU_ISA=$(1) -c $$< -o $$@
+endef
+$(foreach i,$(TILE),$(eval $(call tile_rule,$(i))))
 
 $(BUILD)/obj/%.o: src/%.c
 	@mkdir -p $(@D)

@@ -49,8 +49,8 @@ LORI_API const char *lori_nearest(const char *word,
                                   const char *const *candidates, int64_t n);
 
 /* Options named `isa` choose the instruction set of the CPU's kernels: NULL
- * is the best one of this processor; "avx512bf16", "avx512", "avx2" or "base"
- * for tests. Same build, `isa` and recipe: same bits. */
+ * is the best one of this processor; "amx", "avx512bf16", "avx512", "avx2" or
+ * "base" for tests. Same build, `isa` and recipe: same bits. */
 
 /* How weights and activations are held while computing. */
 typedef enum lori_dtype {

@@ -254,7 +254,8 @@ typedef struct backend_options {
     const char *name; /* "cpu" (default when NULL) or "ref" */
     base_dtype dtype; /* act: F32 or BF16 (cpu), F32 or F64 (ref) */
     int n_threads;    /* 0: backend_threads() */
-    const char *isa;  /* NULL: best; "avx512bf16", "avx512", "avx2", "base" */
+    const char *isa;  /* NULL: best; "amx", "avx512bf16", "avx512", "avx2",
+                       * "base"; "amx-emulated": tests of tiles, AVX-512 */
 } backend_options;
 lori_status backend_open(const backend_options *options, backend **out,
                          lori_error *err);

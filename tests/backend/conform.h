@@ -35,7 +35,7 @@ typedef enum cf_kind { CF_ACT, CF_ACC } cf_kind;
 typedef struct cf_config {
     char name[8];
     base_dtype dtype;
-    char isa[12]; /* "": the best */
+    char isa[16]; /* "": the best */
 } cf_config;
 
 #define CF_HELD 64
@@ -83,11 +83,11 @@ typedef struct cf_ints {
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-/* Every configuration, for ParameterizedTestParameters. */
+/* Every configuration that this processor runs, for
+ * ParameterizedTestParameters; the others are named on the log. */
 struct criterion_test_params cf_configs(void);
 
-/* Opens the three backends; skips the test, with the reason, where this
- * machine lacks the instruction set. */
+/* Opens the three backends. */
 void cf_open(conform *c, const cf_config *config);
 void cf_close(conform *c);
 /* Names the next case and releases the operands of the one before. */

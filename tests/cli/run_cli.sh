@@ -68,7 +68,7 @@ runs env "$lori" env
 says env "lori     0.1.0"
 runs "env on the baseline" env LORI_ISA=base "$lori" env
 says "env on the baseline" "base kernels and products"
-refuses "an unknown instruction set" 2 "'mmx' is not known; there are avx512bf16" - \
+refuses "an unknown instruction set" 2 "'mmx' is not known; there are amx, avx512bf16" - \
     env LORI_ISA=mmx "$lori" env
 runs version "$lori" --version
 

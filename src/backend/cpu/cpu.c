@@ -3,6 +3,7 @@
  * float, everything that accumulates is float. Frozen weights of the type of
  * the activations are used in place (a mapped checkpoint is never copied);
  * other types are converted once. */
+#include <cpuid.h>
 #include <math.h>
 #include <omp.h>
 #include <pthread.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "backend/cpu/cpu_i.h"
@@ -175,16 +177,35 @@ static lori_status table_sync(backend *be, lori_error *err)
 
 /* ---- the instruction set ---------------------------------------------- */
 
+/* The best first. After base, which every processor runs, come those that are
+ * only for tests. */
 static const struct rung {
     const char *isa;
     const cpu_kernels *k;
+    const cpu_tile_kernels *tiles; /* of bf16, or NULL */
 } rungs[] = {
-    {"avx512bf16", &cpu_kernels_avx512bf16},
-    {"avx512", &cpu_kernels_avx512},
-    {"avx2", &cpu_kernels_avx2},
-    {"base", &cpu_kernels_base},
+    {"amx", &cpu_kernels_avx512bf16, &cpu_tile_kernels_amx},
+    {"avx512bf16", &cpu_kernels_avx512bf16, NULL},
+    {"avx512", &cpu_kernels_avx512, NULL},
+    {"avx2", &cpu_kernels_avx2, NULL},
+    {"base", &cpu_kernels_base, NULL},
+    {"amx-emulated", &cpu_kernels_avx512, &cpu_tile_kernels_emulated},
 };
-enum { RUNGS = sizeof rungs / sizeof *rungs, AVX2 = 2 };
+enum { RUNGS = sizeof rungs / sizeof *rungs };
+
+/* Whether the processor has tiles of bf16, and the system lets this process
+ * use them. Source: Intel SDM, CPUID leaf 7; Linux, Documentation/arch/x86/
+ * xstate.rst. */
+static bool tiles_run(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return false;
+    const bool tiles = d & 1U << 24, bf16 = d & 1U << 22;
+    return tiles && bf16 &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 
 static bool rung_runs(int i)
 {
@@ -195,7 +216,8 @@ static bool rung_runs(int i)
                   __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512dq");
     bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-    const bool runs[RUNGS] = {bf16, avx512, avx2, true};
+    const bool runs[RUNGS] = {
+        bf16 && tiles_run(), bf16, avx512, avx2, true, avx512};
     return runs[i];
 }
 
@@ -223,7 +245,7 @@ static lori_status choose_rung(const char *isa, int *out, lori_error *err)
         if (i == RUNGS)
             return base_fail(err, LORI_INVALID,
                              "instruction set '%s' is not known; there are "
-                             "avx512bf16, avx512, avx2 and base",
+                             "amx, avx512bf16, avx512, avx2 and base",
                              isa);
         if (!rung_runs(i))
             return refuse(isa, err);
@@ -244,13 +266,14 @@ static size_t second_cache(void)
                                : cpu_clamp(bytes, 256 * kb, 2048 * kb));
 }
 
-/* By the kind of processor, never by a measurement: the choice changes the
- * last bits of results. Intel's AVX512_BF16 runs at half the rate of float
- * FMA, AMD's at twice. */
-static bool bf16_is_fast(void)
+/* Whether oneDNN's products of bf16 beat own ones of floats. By the kind of
+ * processor, never by a measurement: the choice changes the last bits of
+ * results. Intel's AVX512_BF16 runs at half the rate of float FMA, AMD's at
+ * twice. */
+static bool dnnl_is_fast(const struct rung *r)
 {
-    int level = cpu_dnnl_bf16();
-    return level == 2 || (level == 1 && !__builtin_cpu_is("intel"));
+    return r->k == &cpu_kernels_avx512bf16 && !r->tiles &&
+           !__builtin_cpu_is("intel") && cpu_dnnl_bf16();
 }
 
 /* "avx512 kernels and products, 2 threads". Names oneDNN where it multiplies.
@@ -260,9 +283,8 @@ static void describe(cpu_backend *cpu, const char *isa)
     base_str *d = &cpu->detail;
     const int n = cpu->be.n_threads;
     if (cpu->dnnl)
-        base_str_printf(d, "%s kernels, oneDNN %s products by %s", isa,
-                        cpu_dnnl_version(cpu->dnnl),
-                        cpu_dnnl_bf16() == 2 ? "amx" : "avx512_bf16");
+        base_str_printf(d, "%s kernels, oneDNN %s products by avx512_bf16", isa,
+                        cpu_dnnl_version(cpu->dnnl));
     else
         base_str_printf(d, "%s kernels and products", isa);
     base_str_printf(d, ", %d thread%s", n, n == 1 ? "" : "s");
@@ -454,9 +476,10 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
     start_workers(cpu->be.n_threads);
     fill(&cpu->be);
     cpu->k = rungs[rung].k;
+    cpu->tiles = options->dtype == BASE_BF16 ? rungs[rung].tiles : NULL;
     cpu->l2_bytes = second_cache();
     lori_status st = LORI_OK;
-    if (rung < AVX2 && options->dtype == BASE_BF16 && bf16_is_fast())
+    if (options->dtype == BASE_BF16 && dnnl_is_fast(&rungs[rung]))
         st = cpu_dnnl_open(cpu->be.n_threads, &cpu->dnnl, err);
     if (!st) {
         describe(cpu, rungs[rung].isa);

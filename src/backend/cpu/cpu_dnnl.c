@@ -191,12 +191,11 @@ const char *cpu_dnnl_version(const cpu_dnnl *d)
     return d->version;
 }
 
-int cpu_dnnl_bf16(void)
+bool cpu_dnnl_bf16(void)
 {
     unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
-    const unsigned amx = dnnl_cpu_isa_avx512_core_amx;
     const unsigned bf16 = dnnl_cpu_isa_avx512_core_bf16;
-    return (isa & amx) == amx ? 2 : (isa & bf16) == bf16 ? 1 : 0;
+    return (isa & bf16) == bf16;
 }
 
 static void product_free(cpu_product *p)

@@ -7,6 +7,7 @@
  *   cpu_attn.c   attention tasks, writes to the page pools
  *   cpu_dnnl.c   the only file that sees dnnl.h
  *   isa/         own kernels, compiled once per instruction set
+ *   tile/        own kernels on tiles (AMX)
  * Threads: an operation splits its work into tasks by shape alone and runs
  * them in one OpenMP region of be->n_threads threads; what a task computes
  * does not depend on who runs it, so results do not depend on the number of
@@ -18,6 +19,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu_kernels.h"
+#include "backend/cpu/cpu_tiles.h"
 
 typedef struct cpu_dnnl cpu_dnnl;
 typedef struct cpu_product cpu_product; /* a prepared product of matrices */
@@ -25,6 +27,7 @@ typedef struct cpu_product cpu_product; /* a prepared product of matrices */
 typedef struct cpu_backend {
     backend be; /* the table; be.impl points back here */
     const cpu_kernels *k;
+    const cpu_tile_kernels *tiles; /* NULL: products of floats, or oneDNN's */
     cpu_dnnl
         *dnnl; /* where it multiplies bf16 faster than own floats, or NULL */
     lori_status failed;
@@ -151,8 +154,8 @@ typedef struct cpu_product_key {
 lori_status cpu_dnnl_open(int n_threads, cpu_dnnl **out, lori_error *err);
 void cpu_dnnl_close(cpu_dnnl *d);
 const char *cpu_dnnl_version(const cpu_dnnl *d); /* "2.6.3" */
-/* The best bf16 product of this processor: 2 AMX, 1 AVX512_BF16, 0 none. */
-int cpu_dnnl_bf16(void);
+/* Whether it multiplies bf16 by the processor's own instructions. */
+bool cpu_dnnl_bf16(void);
 /* The product for this key, made at its first use and kept. *out is NULL and
  * the status LORI_UNSUPPORTED where oneDNN has none (also kept). */
 lori_status cpu_dnnl_get(cpu_dnnl *d, const cpu_product_key *key,

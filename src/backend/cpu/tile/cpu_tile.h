@@ -1,0 +1,220 @@
+/* cpu_tile.h - tiles of the AMX unit: eight registers of 16 rows of 64 bytes,
+ * and how operands are laid out for them. Private to tile/.
+ *
+ * c += a b on tiles: c [16, 16] float, a [16, 32] bf16 by rows, b [32, 16] bf16
+ * in pairs: row p of the tile holds b[2p][j], b[2p + 1][j] for j = 0 .. 15.
+ * Even and odd terms are summed apart over the 32, added up, and then added to
+ * c; denormals are zeros. So an element's bits depend on its own operands and
+ * on where k is cut into 32s, always from 0, and on nothing else.
+ * Source: Intel SDM, TDPBF16PS.
+ *
+ * The files of tile/ are compiled twice: for processors that have the unit,
+ * and with CPU_TILE_EMULATED for tests on those that do not (AVX-512 and
+ * tiles in memory: slow, the same sums). */
+#ifndef CPU_TILE_H
+#define CPU_TILE_H
+
+#include "backend/cpu/cpu_tiles.h"
+#include "backend/cpu/isa/cpu_vec.h"
+
+#define TILE_BYTES 1024
+#define TILE       512 /* bf16 elements of a tile */
+#define TILE_SIDE  16  /* rows; floats in a row */
+#define TILE_K     32  /* bf16 in a row */
+
+/* `t` is a number 0 .. 7, written out. tile_start before the first of them on
+ * a thread, tile_stop after the last: the state costs a switch of threads. */
+#ifdef CPU_TILE_EMULATED
+
+/* What would be registers of the thread. */
+static _Thread_local _Alignas(64) unsigned char emulated[8][TILE_BYTES];
+
+INLINE void tile_start(void)
+{
+}
+INLINE void tile_stop(void)
+{
+}
+INLINE void tile_zero(int t)
+{
+    memset(emulated[t], 0, TILE_BYTES);
+}
+INLINE void tile_load(int t, const void *p, int64_t stride)
+{
+    for (int i = 0; i < TILE_SIDE; i++)
+        memcpy(emulated[t] + i * 64, (const char *)p + i * stride, 64);
+}
+INLINE void tile_store(int t, void *p, int64_t stride)
+{
+    for (int i = 0; i < TILE_SIDE; i++)
+        memcpy((char *)p + i * stride, emulated[t] + i * 64, 64);
+}
+INLINE void tile_mul(int c, int a, int b)
+{
+    for (int i = 0; i < TILE_SIDE; i++) {
+        __m512 even = _mm512_setzero_ps(), odd = even;
+        for (int p = 0; p < TILE_SIDE; p++) {
+            uint32_t pair;
+            memcpy(&pair, emulated[a] + i * 64 + p * 4, 4);
+            const __m512i row = _mm512_load_si512(emulated[b] + p * 64);
+            const __m512 a0 =
+                _mm512_castsi512_ps(_mm512_set1_epi32((int32_t)(pair << 16)));
+            const __m512 a1 = _mm512_castsi512_ps(
+                _mm512_set1_epi32((int32_t)(pair & 0xffff0000U)));
+            const __m512 b0 = _mm512_castsi512_ps(_mm512_slli_epi32(row, 16));
+            const __m512 b1 = _mm512_castsi512_ps(
+                _mm512_and_si512(row, _mm512_set1_epi32((int32_t)0xffff0000U)));
+            even = _mm512_fmadd_ps(a0, b0, even);
+            odd = _mm512_fmadd_ps(a1, b1, odd);
+        }
+        float *to = (float *)(void *)(emulated[c] + i * 64);
+        _mm512_store_ps(
+            to, _mm512_add_ps(_mm512_load_ps(to), _mm512_add_ps(even, odd)));
+    }
+}
+
+#else
+
+/* Palette 1, all tiles of 16 rows of 64 bytes. */
+typedef struct tile_shape {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_shape;
+
+INLINE void tile_start(void)
+{
+    _Alignas(64) tile_shape s = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        s.row_bytes[i] = 64;
+        s.rows[i] = TILE_SIDE;
+    }
+    _tile_loadconfig(&s);
+}
+#define tile_stop()            _tile_release()
+#define tile_zero(t)           _tile_zero(t)
+#define tile_load(t, p, step)  _tile_loadd(t, p, (size_t)(step))
+#define tile_store(t, p, step) _tile_stored(t, p, (size_t)(step))
+#define tile_mul(c, a, b)      _tile_dpbf16ps(c, a, b)
+
+#endif
+
+/* ---- operands ----------------------------------------------------------- */
+
+/* rows[j] word p -> rows[p] word j, words of 32 bits. */
+INLINE void turn16(__m512i r[16])
+{
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int h = 0; h < 2; h++) {
+            r[i + 2 * h] = _mm512_unpacklo_epi64(t[i + h], t[i + 2 + h]);
+            r[i + 2 * h + 1] = _mm512_unpackhi_epi64(t[i + h], t[i + 2 + h]);
+        }
+    /* r[4q + c] now holds, in lane l, words 4l + c of rows 4q .. 4q + 3. */
+    for (int c = 0; c < 4; c++) {
+        t[c] = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
+        t[4 + c] = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+        t[8 + c] = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
+        t[12 + c] = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+    }
+    for (int c = 0; c < 4; c++) {
+        r[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);
+        r[8 + c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xdd);
+        r[4 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0x88);
+        r[12 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0xdd);
+    }
+}
+
+/* A mask of the first n of 32 halfwords. */
+INLINE __mmask32 first_of_32(int64_t n)
+{
+    return n >= 32 ? 0xffffffffU : n <= 0 ? 0 : (1U << n) - 1;
+}
+
+/* An a tile from rows of a matrix [rows, k] at p, ld elements apart; what is
+ * outside is zero. */
+INLINE void tile_a(uint16_t *to, const uint16_t *p, int64_t ld, int64_t rows,
+                   int64_t k)
+{
+    const __mmask32 mask = first_of_32(k);
+    for (int i = 0; i < TILE_SIDE; i++)
+        _mm512_store_si512(to + i * TILE_K,
+                           i < rows ? _mm512_maskz_loadu_epi16(mask, p + i * ld)
+                                    : _mm512_setzero_si512());
+}
+
+/* A b tile of op(b) = transposed matrix: row j of the matrix [cols, k] at p is
+ * column j of b. */
+INLINE void tile_b_turned(uint16_t *to, const uint16_t *p, int64_t ld,
+                          int64_t cols, int64_t k)
+{
+    __m512i r[16];
+    const __mmask32 mask = first_of_32(k);
+    for (int j = 0; j < 16; j++)
+        r[j] = j < cols ? _mm512_maskz_loadu_epi16(mask, p + j * ld)
+                        : _mm512_setzero_si512();
+    turn16(r);
+    for (int j = 0; j < 16; j++)
+        _mm512_store_si512(to + j * TILE_K, r[j]);
+}
+
+/* Two rows of 32 halfwords as pairs: *left of columns 0 .. 15, *right of the
+ * others. */
+INLINE void pair_rows(__m512i even, __m512i odd, __m512i *left, __m512i *right)
+{
+    const __m512i lo = _mm512_unpacklo_epi16(even, odd);
+    const __m512i hi = _mm512_unpackhi_epi16(even, odd);
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const __m512i last = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    *left = _mm512_permutex2var_epi64(lo, first, hi);
+    *right = _mm512_permutex2var_epi64(lo, last, hi);
+}
+
+/* Two b tiles side by side, columns 0 .. 31, from a matrix [k, cols] at p. */
+INLINE void tile_b_pairs(uint16_t *left, uint16_t *right, const uint16_t *p,
+                         int64_t ld, int64_t cols, int64_t k)
+{
+    const __mmask32 mask = first_of_32(cols);
+    for (int i = 0; i < TILE_SIDE; i++) {
+        const __m512i none = _mm512_setzero_si512();
+        const uint16_t *row = p + 2 * i * ld;
+        const __m512i even =
+            2 * i < k ? _mm512_maskz_loadu_epi16(mask, row) : none;
+        const __m512i odd =
+            2 * i + 1 < k ? _mm512_maskz_loadu_epi16(mask, row + ld) : none;
+        __m512i l, r;
+        pair_rows(even, odd, &l, &r);
+        _mm512_store_si512(left + i * TILE_K, l);
+        _mm512_store_si512(right + i * TILE_K, r);
+    }
+}
+
+/* Two a tiles, rows 0 .. 15 and 16 .. 31, of the transpose of a matrix
+ * [k, rows] at p. */
+INLINE void tile_a_turned(uint16_t *top, uint16_t *bottom, const uint16_t *p,
+                          int64_t ld, int64_t rows, int64_t k)
+{
+    uint16_t *const to[2] = {top, bottom};
+    __m512i r[2][16];
+    const __mmask32 mask = first_of_32(rows);
+    for (int i = 0; i < 16; i++) {
+        const __m512i none = _mm512_setzero_si512();
+        const uint16_t *row = p + 2 * i * ld;
+        const __m512i even =
+            2 * i < k ? _mm512_maskz_loadu_epi16(mask, row) : none;
+        const __m512i odd =
+            2 * i + 1 < k ? _mm512_maskz_loadu_epi16(mask, row + ld) : none;
+        pair_rows(even, odd, &r[0][i], &r[1][i]);
+    }
+    for (int h = 0; h < 2; h++) {
+        turn16(r[h]);
+        for (int i = 0; i < 16; i++)
+            _mm512_store_si512(to[h] + i * TILE_K, r[h][i]);
+    }
+}
+
+#endif
