@@ -1,13 +1,13 @@
 /* bench_linear.c - how fast products of matrices are, beside what the machine
  * can do: multiply-adds from registers and reading of memory, both measured
- * here, and oneDNN's float product. Every figure is the median of ROUNDS
+ * here, and oneDNN's product of floats, or of bf16 where the rung multiplies
+ * bf16. Every figure is the median of ROUNDS
  * runs that alternate with the others of its line. Random numbers throughout:
  * zeros multiply faster.
  * Usage: bench_linear [--threads N] [--isa NAME] [--json FILE] [--quick] */
 #include <stdarg.h>
 
-#include <dnnl.h>
-
+#include "dnnl_peer.h"
 #include "measure.h"
 
 enum { ROUNDS = 5, MAX_ROUNDS = 9 };
@@ -98,12 +98,19 @@ static backend_weight *weight_of(bench *b, backend_view v)
 
 typedef struct operands {
     backend_view x, y, dx, dy, w;
-    backend_view xf, yf, wf; /* oneDNN's, float */
+    backend_view xf, yf, wf; /* oneDNN's, where it multiplies floats */
+    peer forward, backward;  /* oneDNN's, of bf16 */
     backend_weight *weight;
 } operands;
 
+/* Whether the rung multiplies bf16, not floats. */
+static bool bf16_rung(const bench *b)
+{
+    return !strcmp(b->isa, "amx") || !strcmp(b->isa, "avx512bf16");
+}
+
 static operands operands_new(bench *b, int64_t m, int64_t n, int64_t k,
-                             bool floats)
+                             bool beside)
 {
     base_dtype act = b->be->act;
     operands o = {.x = matrix(b, act, m, k, 1),
@@ -111,7 +118,10 @@ static operands operands_new(bench *b, int64_t m, int64_t n, int64_t k,
                   .dx = matrix(b, b->be->acc, m, k, 1),
                   .dy = matrix(b, act, m, n, 1),
                   .w = matrix(b, act, n, k, 0.04F)};
-    if (floats) {
+    if (beside && bf16_rung(b)) {
+        peer_open(&o.forward, b->threads, o.x, o.w, true, o.y);
+        peer_open(&o.backward, b->threads, o.dy, o.w, false, o.dx);
+    } else if (beside) {
         o.xf = matrix(b, BASE_F32, m, k, 1);
         o.yf = matrix(b, BASE_F32, m, n, 1);
         o.wf = matrix(b, BASE_F32, n, k, 0.04F);
@@ -123,6 +133,8 @@ static operands operands_new(bench *b, int64_t m, int64_t n, int64_t k,
 static void operands_free(bench *b, operands *o)
 {
     b->be->weight_close(b->be, o->weight);
+    peer_close(&o->forward);
+    peer_close(&o->backward);
     void *all[] = {o->x.data, o->y.data,  o->dx.data, o->dy.data,
                    o->w.data, o->xf.data, o->yf.data, o->wf.data};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -144,7 +156,9 @@ static double dnnl_once(bench *b, const operands *o, bool back)
     const int64_t m = o->x.rows, n = o->y.cols, k = o->x.cols;
     omp_set_num_threads(b->threads);
     double s = base_now_s();
-    if (back)
+    if (bf16_rung(b))
+        peer_run(back ? &o->backward : &o->forward);
+    else if (back)
         dnnl_sgemm('N', 'N', m, k, n, 1, o->yf.data, n, o->wf.data, k, 0,
                    o->xf.data, k);
     else
@@ -169,15 +183,15 @@ static void many(bench *b, int64_t m, int64_t n, int64_t k)
         double top = median(peak, b->rounds), rate = median(ours, b->rounds);
         double dnnl = median(other, b->rounds);
         printf("%-10s %s %5lld x %6lld x %6lld  %7.1f GFLOP/s  %5.1f %% of "
-               "peak; oneDNN f32 %7.1f, x %.2f\n",
+               "peak; oneDNN %s %7.1f, x %.2f\n",
                b->isa, back ? "dy W " : "x W' ", (long long)m, (long long)n,
-               (long long)k, rate * 1e-9, 100 * rate / top, dnnl * 1e-9,
-               rate / dnnl);
+               (long long)k, rate * 1e-9, 100 * rate / top,
+               bf16_rung(b) ? "bf16" : "f32", dnnl * 1e-9, rate / dnnl);
         fflush(stdout);
         json_line(b,
                   "{\"what\": \"gemm\", \"isa\": \"%s\", \"direction\": "
                   "\"%s\", \"m\": %lld, \"n\": %lld, \"k\": %lld, \"gflops\": "
-                  "%.1f, \"of_peak\": %.3f, \"onednn_f32_gflops\": %.1f}",
+                  "%.1f, \"of_peak\": %.3f, \"onednn_gflops\": %.1f}",
                   b->isa, back ? "dy W" : "x W'", (long long)m, (long long)n,
                   (long long)k, rate * 1e-9, rate / top, dnnl * 1e-9);
     }
@@ -269,7 +283,7 @@ static void rung(bench *b, const char *isa, bool quick)
 int main(int argc, char **argv)
 {
     bench b = {.threads = omp_get_max_threads(), .rounds = ROUNDS, .comma = ""};
-    const char *isas[] = {"avx512bf16", "avx512", "avx2", "base"};
+    const char *isas[] = {"amx", "avx512bf16", "avx512", "avx2", "base"};
     const char *only = NULL, *path = NULL;
     bool quick = false;
     for (int i = 1; i < argc; i++) {

@@ -256,6 +256,40 @@ enum { FEW_PIECE = 32 };
 /* oneDNN is asked above so many rows: its bf16 units beat float ones then. */
 enum { FEW_BESIDE_DNNL = 8 };
 
+static int64_t few_rows(const cpu_backend *cpu)
+{
+    return cpu->tiles  ? CPU_TILE_ROWS
+           : cpu->dnnl ? FEW_BESIDE_DNNL
+                       : CPU_FEW_ROWS;
+}
+
+/* The rows of a as the kernel takes them, in a thread's scratch. */
+static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p)
+{
+    if (cpu->tiles)
+        return (size_t)(cpu_tile_panels(p->a.rows) * cpu_tile_steps(p->k) *
+                        CPU_TILE_UNIT) *
+               sizeof(uint16_t);
+    return (size_t)(CPU_ROUND_UP(p->a.rows) * CPU_ROUND_UP(p->k)) *
+           sizeof(float);
+}
+
+static void few_load(const cpu_backend *cpu, const cpu_call *p, void *x)
+{
+    if (!cpu->tiles) {
+        cpu->k->few_x(x, p->a.data, p->a.ld, p->a.rows, p->k,
+                      p->a.dtype == BASE_BF16);
+        return;
+    }
+    const cpu_tile_b b = {.b = p->a.data,
+                          .ldb = p->a.ld,
+                          .n = p->a.rows,
+                          .k = p->k,
+                          .b_rows_n = true,
+                          .packed = x};
+    cpu->tiles->pack_b(&b);
+}
+
 /* The beginning of what the thread of piece j of p reads in the next product:
  * as much of it as a kernel reads at a time. */
 static cpu_ahead few_after(const cpu_backend *cpu, const cpu_call *p, int64_t j)
@@ -274,7 +308,7 @@ static cpu_ahead few_after(const cpu_backend *cpu, const cpu_call *p, int64_t j)
                        .rows = rows < AT_ONCE ? rows : AT_ONCE};
 }
 
-/* The calling thread's piece of one product; x as few_x() left it. */
+/* The calling thread's piece of one product; x as few_load() left it. */
 static void few_pieces(const cpu_backend *cpu, const cpu_call *p,
                        const float *x)
 {
@@ -296,31 +330,32 @@ static void few_pieces(const cpu_backend *cpu, const cpu_call *p,
                      .c_bf = p->c.dtype == BASE_BF16,
                      .alpha = p->alpha,
                      .beta = p->beta};
-        cpu->k->few(&f);
+        (cpu->tiles ? cpu->tiles->few : cpu->k->few)(&f);
     }
 }
 
 bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
 {
-    const int64_t m = p->a.rows, k = p->k;
     int64_t columns = 0;
     for (int i = 0; i < n; ++i) {
         if (!p[i].b_rows_n)
             return false;
         columns += p[i].c.cols;
     }
-    if (m > (cpu->dnnl ? FEW_BESIDE_DNNL : CPU_FEW_ROWS))
+    if (p->a.rows > few_rows(cpu))
         return false;
-    if (!columns ||
-        !cpu_scratch(cpu, (size_t)(CPU_ROUND_UP(m) * CPU_ROUND_UP(k)) *
-                              sizeof(float)))
+    if (!columns || !cpu_scratch(cpu, few_bytes(cpu, p)))
         return true;
-#pragma omp parallel num_threads(cpu->be.n_threads) if (columns * k > 65536)
+#pragma omp parallel num_threads(cpu->be.n_threads) if (columns * p->k > 65536)
     {
-        float *x = cpu_scratch_of(cpu, omp_get_thread_num());
-        cpu->k->few_x(x, p->a.data, p->a.ld, m, k, p->a.dtype == BASE_BF16);
+        void *x = cpu_scratch_of(cpu, omp_get_thread_num());
+        if (cpu->tiles)
+            cpu->tiles->start();
+        few_load(cpu, p, x);
         for (int i = 0; i < n; ++i)
             few_pieces(cpu, &p[i], x);
+        if (cpu->tiles)
+            cpu->tiles->stop();
     }
     return true;
 }

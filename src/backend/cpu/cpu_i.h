@@ -2,6 +2,7 @@
  *   cpu.c        open, close, memory, errors, threads, the choice of a rung
  *   cpu_linear.c products of matrices by their kind, embedding
  *   cpu_gemm.c   own products: packed, and of few rows
+ *   cpu_tiles.c  own products of bf16 on tiles (AMX)
  *   cpu_native.c products that oneDNN does faster: bf16 by bf16 instructions
  *   cpu_rows.c   row operations, loss, kept entries, optimizer
  *   cpu_attn.c   attention tasks, writes to the page pools
@@ -136,6 +137,10 @@ void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p);
 /* n products of few rows of one a with rows of b: the same bits. False: not
  * such products. */
 bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n);
+/* Any product, and sums over tokens (backend.gemm_tn), on tiles. */
+void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p);
+void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,
+                   backend_view y, float alpha, float beta);
 /* False when oneDNN has no such product, and nothing was done. */
 bool cpu_gemm_dnnl(cpu_backend *cpu, const cpu_call *p);
 

@@ -15,9 +15,14 @@ static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
     }
     if (cpu->failed || p->a.rows == 0 || cpu_gemm_few(cpu, p, n))
         return;
-    for (int i = 0; i < n; ++i)
-        if (p[i].c.cols && (!cpu->dnnl || !cpu_gemm_dnnl(cpu, &p[i])))
+    for (int i = 0; i < n; ++i) {
+        if (p[i].c.cols == 0)
+            continue;
+        if (cpu->tiles)
+            cpu_gemm_tiles(cpu, &p[i]);
+        else if (!cpu->dnnl || !cpu_gemm_dnnl(cpu, &p[i]))
             cpu_gemm_packed(cpu, &p[i]);
+    }
 }
 
 /* x W^T, and what it tells of the order of weights. */
@@ -173,6 +178,10 @@ static void cpu_gemm_tn(backend *be, backend_view c, backend_view x,
     CPU_REQUIRE(c.dtype == be->acc && x.dtype == be->act && y.dtype == be->act);
     if (cpu->failed || c.rows == 0 || c.cols == 0)
         return;
+    if (cpu->tiles) {
+        cpu_sum_tiles(cpu, c, x, y, (float)alpha, (float)beta);
+        return;
+    }
     size_t floats = (TOKEN_STEP + TOKEN_P) * (TOKEN_Q + CPU_PAD) +
                     TOKEN_STEP * (TOKEN_P + CPU_PAD);
     if (!cpu_scratch(cpu, floats * 4))

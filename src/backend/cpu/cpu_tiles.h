@@ -1,15 +1,93 @@
 /* cpu_tiles.h - the table of kernels on tiles of bf16 (AMX). Private to
- * backend/cpu/; see tile/cpu_tile.h for the layouts. Kernels are
- * single-threaded, allocate nothing and keep no state but the tiles, which
- * start() gives the calling thread and stop() takes back. */
+ * backend/cpu/. Kernels are single-threaded, allocate nothing and keep no
+ * state but the tiles, which start() gives the calling thread and stop() takes
+ * back. Every sum runs over k in steps of 32 from 0 (tile/cpu_tile.h), so an
+ * element has the same bits in every kernel here and in every company.
+ *
+ * Operands are cut into panels of CPU_TILE_SIDE rows of a, or columns of b, and
+ * CPU_TILE_STEP along k. A step of a packed panel is two tiles: of a, rows 0 to
+ * 15 and 16 to 31; of b, the even columns and the odd ones. */
 #ifndef CPU_TILES_H
 #define CPU_TILES_H
 
 #include "backend/cpu/cpu_kernels.h"
 
+#define CPU_TILE_SIDE 32
+#define CPU_TILE_STEP 32
+#define CPU_TILE_UNIT 1024 /* bf16 elements of a panel's step */
+#define CPU_TILE_ROWS 64   /* that `few` takes */
+
+/* Panels of an operand: the first `direct` of them as rows in place (whole
+ * ones, of k a multiple of 32), the others packed. */
+typedef struct cpu_tile_a {
+    const uint16_t *rows;
+    int64_t ld, direct;
+    const uint16_t *packed;
+    int64_t panel; /* elements of a packed panel */
+} cpu_tile_a;
+
+/* Columns of op(b), to be packed: b is [n, k] (b_rows_n, used transposed) or
+ * [k, n]. */
+typedef struct cpu_tile_b {
+    const uint16_t *b;
+    int64_t ldb, n, k;
+    bool b_rows_n;
+    uint16_t *packed; /* panels of all steps, one after the other */
+} cpu_tile_b;
+
+static inline int64_t cpu_tile_panels(int64_t n)
+{
+    return (n + CPU_TILE_SIDE - 1) / CPU_TILE_SIDE;
+}
+static inline int64_t cpu_tile_steps(int64_t k)
+{
+    return (k + CPU_TILE_STEP - 1) / CPU_TILE_STEP;
+}
+/* sum [m, n] (+)= a b over a block of k; with `last`: c = alpha sum + beta c.
+ * Meanwhile the memory of the block that comes next is fetched. */
+typedef struct cpu_tile_block {
+    int64_t m, n, steps;
+    cpu_tile_a a;
+    int64_t a_step;    /* of a's first step here */
+    const uint16_t *b; /* packed panels */
+    float *sum; /* UNIT floats for every 32 x 32; none when first, last */
+    bool first, last;
+    void *c; /* with `last` */
+    int64_t ldc;
+    bool c_bf;
+    float alpha, beta;
+    cpu_tile_b next; /* n 0: none */
+} cpu_tile_block;
+
+/* c [p, q] float = alpha x^T y + beta c, p and q at most CPU_TILE_SIDE: a sum
+ * over rows of x and y, in blocks of `block` rows, in order. */
+typedef struct cpu_tile_sum {
+    int64_t rows, block, p, q;
+    const uint16_t *x, *y_turned; /* y: of turn(), a panel of all blocks */
+    int64_t ldx;
+    float *c;
+    int64_t ldc;
+    float alpha, beta;
+} cpu_tile_sum;
+
 typedef struct cpu_tile_kernels {
     void (*start)(void);
     void (*stop)(void);
+    /* A panel of a: 32 rows from `rows` (fewer: zeros), k elements of each. */
+    void (*pack_a)(uint16_t *panel, const uint16_t *rows, int64_t ld,
+                   int64_t n_rows, int64_t k);
+    void (*pack_b)(const cpu_tile_b *b);
+    void (*gemm)(const cpu_tile_block *g);
+    /* x of `few`: [m, k] to tiles; room for m up to a multiple of 32 */
+    void (*few_x)(uint16_t *packed, const uint16_t *x, int64_t ldx, int64_t m,
+                  int64_t k);
+    /* As cpu_kernels.few; f->x is of few_x(), m <= CPU_TILE_ROWS. */
+    void (*few)(const cpu_few *f);
+    /* y [rows, q <= 32] to the panel that `sum` takes, every block of rows
+     * filled up to whole steps. */
+    void (*turn)(uint16_t *panel, const uint16_t *y, int64_t ldy, int64_t rows,
+                 int64_t block, int64_t q);
+    void (*sum)(const cpu_tile_sum *s);
 } cpu_tile_kernels;
 
 extern const cpu_tile_kernels cpu_tile_kernels_amx, cpu_tile_kernels_emulated;

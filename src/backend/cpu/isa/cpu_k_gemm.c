@@ -200,19 +200,6 @@ INLINE void tile_of(int64_t rows, int wide, int64_t k, const float *x,
     }
 }
 
-/* c [n] = alpha sum + beta c */
-INLINE void finish(void *c, const float *sum, int64_t n, float alpha,
-                   float beta, bool bf)
-{
-    FOR_VECTORS(j, count, n)
-    {
-        vf v = load(sum + j) * alpha;
-        if (beta != 0)
-            v = madd(splat(beta), get(c, j, count, bf), v);
-        put(c, j, v, count, bf);
-    }
-}
-
 /* A whole panel's row; c is fetched two panels ahead of its use. */
 INLINE void finish_row(char *c, const float *sum, vf alpha, vf beta, bool add,
                        bool bf, bool more)
@@ -254,7 +241,7 @@ INLINE void finish_tile(const cpu_gemm_block *g, const float *sum, int64_t row,
         finish_rows(g, sum, c, rows, false, more);
     else
         for (int64_t i = 0; i < rows; ++i)
-            finish(c + (size_t)(i * g->ldc) * size, sum + i * PANEL, cols,
+            put_scaled(c + (size_t)(i * g->ldc) * size, sum + i * PANEL, cols,
                    g->alpha, g->beta, g->c_bf);
 }
 
@@ -339,9 +326,9 @@ INLINE void few_finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
 {
     void *c = (char *)f->c + (size_t)(i * f->ldc + j) * (f->c_bf ? 2 : 4);
     if (f->c_bf)
-        finish(c, sum, count, f->alpha, f->beta, true);
+        put_scaled(c, sum, count, f->alpha, f->beta, true);
     else
-        finish(c, sum, count, f->alpha, f->beta, false);
+        put_scaled(c, sum, count, f->alpha, f->beta, false);
 }
 
 /* One or two rows: rows of w are turned in groups of VL. A step along k is what

@@ -163,6 +163,19 @@ INLINE void put(void *p, int64_t i, vf v, int64_t count, bool bf)
         store_some(p, i, v, count, bf);
 }
 
+/* c [n] = alpha sum + beta c; sum is padded to whole vectors. */
+INLINE void put_scaled(void *c, const float *sum, int64_t n, float alpha,
+                       float beta, bool bf)
+{
+    FOR_VECTORS(j, count, n)
+    {
+        vf v = load(sum + j) * alpha;
+        if (beta != 0)
+            v = madd(splat(beta), get(c, j, count, bf), v);
+        put(c, j, v, count, bf);
+    }
+}
+
 /* Of two numbers; where a is NaN or b is, b (as MAXPS and MINPS have it). */
 INLINE vf larger(vf a, vf b)
 {

@@ -6,4 +6,13 @@
 
 #include "backend/cpu/tile/cpu_tile.h"
 
+void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
+                               int64_t ld, int64_t n_rows, int64_t k);
+void CPU_NAME(cpu_tile_pack_b)(const cpu_tile_b *b);
+void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g);
+void CPU_NAME(cpu_tile_few)(const cpu_few *f);
+void CPU_NAME(cpu_tile_turn)(uint16_t *panel, const uint16_t *y, int64_t ldy,
+                             int64_t rows, int64_t block, int64_t q);
+void CPU_NAME(cpu_tile_sum)(const cpu_tile_sum *s);
+
 #endif

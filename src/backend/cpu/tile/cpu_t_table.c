@@ -14,4 +14,10 @@ static void stop(void)
 const cpu_tile_kernels CPU_NAME(cpu_tile_kernels) = {
     .start = start,
     .stop = stop,
+    .pack_a = CPU_NAME(cpu_tile_pack_a),
+    .pack_b = CPU_NAME(cpu_tile_pack_b),
+    .gemm = CPU_NAME(cpu_tile_gemm),
+    .few = CPU_NAME(cpu_tile_few),
+    .turn = CPU_NAME(cpu_tile_turn),
+    .sum = CPU_NAME(cpu_tile_sum),
 };

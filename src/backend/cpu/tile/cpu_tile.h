@@ -82,18 +82,28 @@ typedef struct tile_shape {
     uint8_t rows[16];
 } tile_shape;
 
+/* Constant: gcc's _tile_loadconfig says that it reads 8 bytes of it, and the
+ * others of a variable would never be written. */
+static const _Alignas(64) tile_shape tile_all = {
+    .palette = 1,
+    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {TILE_SIDE, TILE_SIDE, TILE_SIDE, TILE_SIDE, TILE_SIDE, TILE_SIDE,
+             TILE_SIDE, TILE_SIDE},
+};
+
 INLINE void tile_start(void)
 {
-    _Alignas(64) tile_shape s = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        s.row_bytes[i] = 64;
-        s.rows[i] = TILE_SIDE;
-    }
-    _tile_loadconfig(&s);
+    _tile_loadconfig(&tile_all);
 }
-#define tile_stop()            _tile_release()
-#define tile_zero(t)           _tile_zero(t)
-#define tile_load(t, p, step)  _tile_loadd(t, p, (size_t)(step))
+#define tile_stop()  _tile_release()
+#define tile_zero(t) _tile_zero(t)
+/* gcc does not know that a load reads memory: what was stored before must be
+ * there. */
+#define tile_load(t, p, step)                                                  \
+    do {                                                                       \
+        __asm__ volatile("" ::: "memory");                                     \
+        _tile_loadd(t, p, (size_t)(step));                                     \
+    } while (0)
 #define tile_store(t, p, step) _tile_stored(t, p, (size_t)(step))
 #define tile_mul(c, a, b)      _tile_dpbf16ps(c, a, b)
 

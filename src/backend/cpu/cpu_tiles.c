@@ -1,0 +1,261 @@
+/* cpu_tiles.c - products of bf16 on tiles (AMX): cuts a product into blocks
+ * that fit the second cache and runs them on all threads. Three ways: many
+ * rows, few rows, and sums over tokens. The sums of an element never depend on
+ * the way or the cut (cpu_tiles.h). */
+#include <omp.h>
+
+#include "backend/cpu/cpu_i.h"
+
+enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
+
+/* A panel of a and one of b, MOST_K long, share the first cache (48 KB). Sums
+ * [MOST_M, MOST_N], a block of b of MOST_N columns and what is fetched ahead
+ * share the second. */
+enum { MOST_K = 320, MOST_M = 768, MOST_N = 256 };
+
+/* ---- many rows ------------------------------------------------------- */
+
+typedef struct plan {
+    cpu_cut m, n, k;
+    int64_t direct;  /* panels of a that are used in place */
+    int64_t a_panel; /* elements of a packed one */
+} plan;
+
+/* Whether panels of a are read well where they are: whole lines, and 32 rows
+ * of a block spread over the sets of the first cache (64 sets of 12 lines). */
+static bool lies_well(const cpu_call *p, int64_t block)
+{
+    enum { LINE = 64, SETS = 64, WAYS = 8 /* of 12, for a */ };
+    const int64_t row = p->a.ld * 2;
+    if ((uintptr_t)p->a.data % LINE || row % LINE || p->k % STEP)
+        return false;
+    uint8_t used[SETS] = {0};
+    for (int64_t i = 0; i < SIDE; i++)
+        for (int64_t line = 0; line < block * 2 / LINE; line++)
+            if (++used[(i * row / LINE + line) % SETS] > WAYS + 2)
+                return false;
+    return true;
+}
+
+/* The time of a piece [m, n] in tile rows: packing a column of op(b) takes as
+ * long as 64 of its products. */
+static double piece_cost(cpu_cut m, cpu_cut n, int n_threads)
+{
+    const int64_t rounds = (m.count * n.count + n_threads - 1) / n_threads;
+    return (double)rounds * (double)n.size * ((double)m.size + 64);
+}
+
+static void cut_pieces(const cpu_call *p, int n_threads, plan *s)
+{
+    const int64_t m = p->a.rows, n = p->c.cols;
+    const int64_t m0 = s->k.count > 1 ? (m + MOST_M - 1) / MOST_M : 1;
+    const int64_t n0 = (n + MOST_N - 1) / MOST_N;
+    double best = 0;
+    for (int64_t pm = m0; pm <= m0 + n_threads; pm++)
+        for (int64_t pn = n0; pn <= n0 + n_threads; pn++) {
+            const cpu_cut cm = cpu_cut_even(m, pm, SIDE),
+                          cn = cpu_cut_even(n, pn, SIDE);
+            const double cost = piece_cost(cm, cn, n_threads);
+            if (best == 0 || cost < best) {
+                best = cost;
+                s->m = cm;
+                s->n = cn;
+            }
+        }
+}
+
+static plan cut(const cpu_backend *cpu, const cpu_call *p)
+{
+    plan s;
+    const int64_t m = p->a.rows;
+    s.k = cpu_cut_even(p->k, (p->k + MOST_K - 1) / MOST_K, STEP);
+    cut_pieces(p, cpu->be.n_threads, &s);
+    s.direct = lies_well(p, s.k.size) ? m / SIDE : 0;
+    s.a_panel = cpu_tile_steps(p->k) * UNIT;
+    return s;
+}
+
+/* A thread's memory: a block of packed b, and sums. */
+static size_t block_elements(const plan *s)
+{
+    return (size_t)(cpu_tile_panels(s->n.size) * cpu_tile_steps(s->k.size) *
+                    UNIT);
+}
+static size_t sum_floats(const plan *s)
+{
+    return s->k.count > 1 ? (size_t)(cpu_tile_panels(s->m.size) *
+                                     cpu_tile_panels(s->n.size) * UNIT)
+                          : 0;
+}
+
+typedef struct task {
+    const cpu_call *p;
+    const plan *s;
+    uint16_t *packed; /* of a: panels from s->direct on */
+    int64_t row, m, col, n;
+    int64_t stride; /* columns from a thread's task to its next */
+    uint16_t *b;
+    float *sum;
+} task;
+
+/* Block k of the task's columns; past the last one, the first one of the
+ * columns that this thread probably takes next. */
+static cpu_tile_b block_of_b(const task *t, int64_t k)
+{
+    const cpu_call *p = t->p;
+    if (k >= t->s->k.count) {
+        task next = *t;
+        next.col += t->stride;
+        if (next.col >= p->c.cols)
+            return (cpu_tile_b){0};
+        next.n = p->c.cols - next.col < t->n ? p->c.cols - next.col : t->n;
+        return block_of_b(&next, 0);
+    }
+    return (cpu_tile_b){.b = (const uint16_t *)(const void *)cpu_b_at(
+                            p, k * t->s->k.size, t->col),
+                        .ldb = p->ldb,
+                        .n = t->n,
+                        .k = cpu_cut_length(t->s->k, k),
+                        .b_rows_n = p->b_rows_n,
+                        .packed = t->b};
+}
+
+/* Panels of a from the task's first row on. */
+static cpu_tile_a rows_of_a(const task *t)
+{
+    const int64_t first = t->row / SIDE;
+    const int64_t left = t->s->direct - first;
+    const int64_t packed = left < 0 ? -left : 0;
+    return (cpu_tile_a){.rows = cpu_at(t->p->a, t->row, 0),
+                        .ld = t->p->a.ld,
+                        .direct = left < 0 ? 0 : left,
+                        .packed = t->packed + packed * t->s->a_panel,
+                        .panel = t->s->a_panel};
+}
+
+static void run_task(const cpu_backend *cpu, const task *t)
+{
+    const cpu_call *p = t->p;
+    const cpu_cut k = t->s->k;
+    for (int64_t i = 0; i < k.count; i++) {
+        const cpu_tile_b b = block_of_b(t, i);
+        cpu->tiles->pack_b(&b);
+        const cpu_tile_block g = {.m = t->m,
+                                  .n = t->n,
+                                  .steps = cpu_tile_steps(cpu_cut_length(k, i)),
+                                  .a = rows_of_a(t),
+                                  .a_step = i * k.size / STEP,
+                                  .b = t->b,
+                                  .sum = t->sum,
+                                  .first = i == 0,
+                                  .last = i + 1 == k.count,
+                                  .c = cpu_at(p->c, t->row, t->col),
+                                  .ldc = p->c.ld,
+                                  .c_bf = p->c.dtype == BASE_BF16,
+                                  .alpha = p->alpha,
+                                  .beta = p->beta,
+                                  .next = block_of_b(t, i + 1)};
+        cpu->tiles->gemm(&g);
+    }
+}
+
+/* The calling thread's share of packing a. */
+static void pack_rows(const cpu_backend *cpu, const cpu_call *p, const plan *s,
+                      uint16_t *packed)
+{
+    const int64_t panels = cpu_tile_panels(p->a.rows);
+#pragma omp for schedule(static)
+    for (int64_t i = s->direct; i < panels; i++)
+        cpu->tiles->pack_a(packed + (i - s->direct) * s->a_panel,
+                           cpu_at(p->a, i * SIDE, 0), p->a.ld,
+                           p->a.rows - i * SIDE, p->k);
+}
+
+static void run_tasks(const cpu_backend *cpu, const cpu_call *p, const plan *s,
+                      uint16_t *packed)
+{
+    uint16_t *mine = cpu_scratch_of(cpu, omp_get_thread_num());
+    const size_t block = block_elements(s);
+#pragma omp for schedule(dynamic, 1) collapse(2) nowait
+    for (int64_t j = 0; j < s->n.count; j++)
+        for (int64_t i = 0; i < s->m.count; i++) {
+            const task t = {.p = p,
+                            .s = s,
+                            .packed = packed,
+                            .row = i * s->m.size,
+                            .m = cpu_cut_length(s->m, i),
+                            .col = j * s->n.size,
+                            .n = cpu_cut_length(s->n, j),
+                            .stride = s->n.size *
+                                      (cpu->be.n_threads > s->m.count
+                                           ? cpu->be.n_threads / s->m.count
+                                           : 1),
+                            .b = mine,
+                            .sum = (float *)(void *)(mine + block)};
+            run_task(cpu, &t);
+        }
+}
+
+void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
+{
+    const plan s = cut(cpu, p);
+    const int64_t panels = cpu_tile_panels(p->a.rows) - s.direct;
+    const size_t a = (size_t)(panels * s.a_panel) * sizeof(uint16_t);
+    uint16_t *packed = cpu_list(cpu, a);
+    if (!packed || !cpu_scratch(cpu, block_elements(&s) * sizeof(uint16_t) +
+                                         sum_floats(&s) * sizeof(float)))
+        return;
+#pragma omp parallel num_threads(cpu->be.n_threads)
+    {
+        cpu->tiles->start();
+        if (panels > 0)
+            pack_rows(cpu, p, &s, packed);
+        run_tasks(cpu, p, &s, packed);
+        cpu->tiles->stop();
+    }
+}
+
+/* ---- sums over tokens ------------------------------------------------ */
+
+void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,
+                   backend_view y, float alpha, float beta)
+{
+    int64_t steps = 0;
+    for (int64_t t = 0; t < x.rows; t += BACKEND_TOKEN_BLOCK)
+        steps += cpu_tile_steps(x.rows - t < BACKEND_TOKEN_BLOCK
+                                    ? x.rows - t
+                                    : BACKEND_TOKEN_BLOCK);
+    const int64_t p = cpu_tile_panels(c.rows), q = cpu_tile_panels(c.cols);
+    uint16_t *turned =
+        cpu_list(cpu, (size_t)(q * steps * UNIT) * sizeof(uint16_t));
+    if (!turned)
+        return;
+#pragma omp parallel num_threads(cpu->be.n_threads)
+    {
+        cpu->tiles->start();
+#pragma omp for schedule(static)
+        for (int64_t j = 0; j < q; j++)
+            cpu->tiles->turn(turned + j * steps * UNIT, cpu_at(y, 0, j * SIDE),
+                             y.ld, y.rows, BACKEND_TOKEN_BLOCK,
+                             c.cols - j * SIDE);
+#pragma omp for schedule(dynamic, 1) collapse(2) nowait
+        for (int64_t i = 0; i < p; i++)
+            for (int64_t j = 0; j < q; j++) {
+                const int64_t rows = c.rows - i * SIDE,
+                              cols = c.cols - j * SIDE;
+                const cpu_tile_sum s = {.rows = x.rows,
+                                        .block = BACKEND_TOKEN_BLOCK,
+                                        .p = rows < SIDE ? rows : SIDE,
+                                        .q = cols < SIDE ? cols : SIDE,
+                                        .x = cpu_at(x, 0, i * SIDE),
+                                        .y_turned = turned + j * steps * UNIT,
+                                        .ldx = x.ld,
+                                        .c = cpu_at(c, i * SIDE, j * SIDE),
+                                        .ldc = c.ld,
+                                        .alpha = alpha,
+                                        .beta = beta};
+                cpu->tiles->sum(&s);
+            }
+        cpu->tiles->stop();
+    }
+}

@@ -1,0 +1,210 @@
+/* cpu_t_few.c - products of few rows of x with rows of w as they lie, and sums
+ * over tokens. Rows of w are a here and x is b, so that w is read once, from
+ * where it is mapped, and nothing of it is packed. */
+#include "backend/cpu/tile/cpu_t.h"
+
+enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
+enum { LINE = 64, QUARTER = UNIT / 4 }; /* floats of a tile */
+
+/* ---- few rows ----------------------------------------------------------- */
+
+/* 32 rows of w, or those that are left. */
+typedef struct panel {
+    const uint16_t *w;
+    int64_t ld, rows, k;
+} panel;
+
+INLINE panel panel_at(const cpu_few *f, int64_t row)
+{
+    const int64_t left = f->n - row;
+    return (panel){(const uint16_t *)f->w + row * f->ldw, f->ldw,
+                   left < SIDE ? left : SIDE, f->k};
+}
+
+/* Step s into tiles 4 and 5. Where the panel ends within it, through `edge`. */
+INLINE void load_w(const panel *p, int64_t s, uint16_t *edge)
+{
+    const uint16_t *at = p->w + s * STEP;
+    const int64_t k = p->k - s * STEP;
+    if (p->rows == SIDE && k >= STEP) {
+        tile_load(4, at, 2 * p->ld);
+        tile_load(5, at + TILE_SIDE * p->ld, 2 * p->ld);
+        return;
+    }
+    const int64_t low = p->rows > TILE_SIDE ? p->rows - TILE_SIDE : 0;
+    tile_a(edge, at, p->ld, p->rows, k);
+    tile_a(edge + TILE, low ? at + TILE_SIDE * p->ld : at, p->ld, low, k);
+    tile_load(4, edge, LINE);
+    tile_load(5, edge + TILE, LINE);
+}
+
+/* What is read `AHEAD` steps after step s of a panel: of it, of the next one,
+ * or of what comes after the last. */
+INLINE void ask_ahead(const panel *p, const panel *next, int64_t s,
+                      int64_t steps, cpu_few *after)
+{
+    enum { AHEAD = 6 };
+    const int64_t at = s + AHEAD;
+    const panel *of = at < steps ? p : next;
+    const int64_t step = at < steps ? at : at - steps;
+    if (of->rows > 0 && step < steps) {
+        for (int64_t i = 0; i < of->rows; i++)
+            __builtin_prefetch(of->w + i * of->ld + step * STEP, 0, 2);
+        return;
+    }
+    for (int64_t i = 0; i < SIDE && after->after_bytes > 0; i++) {
+        __builtin_prefetch(after->after, 0, 2);
+        after->after = (const char *)after->after + LINE;
+        after->after_bytes -= LINE;
+    }
+}
+
+/* [32 of w, 32 of x] in tiles 0 to 3: even rows of x, odd ones. */
+INLINE void multiply_panel(const panel *p, const panel *next, cpu_few *after,
+                           const uint16_t *x, bool ask)
+{
+    const int64_t steps = cpu_tile_steps(p->k);
+    _Alignas(LINE) uint16_t edge[UNIT];
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    for (int64_t s = 0; s < steps; s++) {
+        load_w(p, s, edge);
+        tile_load(6, x + s * UNIT, LINE);
+        tile_load(7, x + s * UNIT + TILE, LINE);
+        if (ask)
+            ask_ahead(p, next, s, steps, after);
+        tile_mul(0, 4, 6);
+        tile_mul(1, 4, 7);
+        tile_mul(2, 5, 6);
+        tile_mul(3, 5, 7);
+    }
+}
+
+/* r[i] float j -> r[j] float i */
+INLINE void turn_floats(vf r[VL])
+{
+    __m512i words[VL];
+    memcpy(words, r, sizeof words);
+    turn16(words);
+    memcpy(r, words, sizeof words);
+}
+
+/* Columns [col, col + cols) of rows x_row .. of c from the four tiles. */
+static void finish_panel(const cpu_few *f, int64_t x_row, int64_t col,
+                         int64_t cols)
+{
+    _Alignas(LINE) float sum[UNIT], row[TILE_SIDE * SIDE];
+    tile_store(0, sum, LINE);
+    tile_store(1, sum + QUARTER, LINE);
+    tile_store(2, sum + 2 * QUARTER, LINE);
+    tile_store(3, sum + 3 * QUARTER, LINE);
+    for (int64_t odd = 0; odd < 2 && x_row + odd < f->m; odd++) {
+        for (int64_t half = 0; half < 2; half++) {
+            vf r[VL];
+            for (int i = 0; i < VL; i++)
+                r[i] = load(sum + (2 * half + odd) * QUARTER + i * VL);
+            turn_floats(r);
+            for (int i = 0; i < VL; i++)
+                store(row + i * SIDE + half * VL, r[i]);
+        }
+        for (int64_t i = x_row + odd; i < f->m && i < x_row + SIDE; i += 2) {
+            char *c =
+                (char *)f->c + (size_t)(i * f->ldc + col) * (f->c_bf ? 2 : 4);
+            put_scaled(c, row + (i - x_row) / 2 * SIDE, cols, f->alpha, f->beta,
+                       f->c_bf);
+        }
+    }
+}
+
+void CPU_NAME(cpu_tile_few)(const cpu_few *f)
+{
+    const uint16_t *x = (const uint16_t *)(const void *)f->x;
+    const int64_t x_panel = cpu_tile_steps(f->k) * UNIT;
+    cpu_few after = *f;
+    for (int64_t j = 0; j < f->n; j += SIDE) {
+        const panel p = panel_at(f, j);
+        panel next = {.rows = 0};
+        if (j + SIDE < f->n)
+            next = panel_at(f, j + SIDE);
+        for (int64_t i = 0; i < f->m; i += SIDE) {
+            multiply_panel(&p, &next, &after, x + i / SIDE * x_panel, i == 0);
+            finish_panel(f, i, j, p.rows);
+        }
+    }
+}
+
+/* ---- sums over tokens ------------------------------------------------- */
+
+/* The steps of `rows` rows, blocks filled up to whole steps. */
+void CPU_NAME(cpu_tile_turn)(uint16_t *out, const uint16_t *y, int64_t ldy,
+                             int64_t rows, int64_t block, int64_t q)
+{
+    for (int64_t from = 0; from < rows; from += block) {
+        const int64_t to = rows - from < block ? rows : from + block;
+        for (int64_t t = from; t < to; t += STEP, out += UNIT)
+            tile_a_turned(out, out + TILE, y + t * ldy, ldy, q, to - t);
+    }
+}
+
+/* total [q, p] of a block: the sums of its steps from zero, added. */
+INLINE void sum_block(const cpu_tile_sum *s, int64_t from, int64_t rows,
+                      const uint16_t *y, float *total)
+{
+    _Alignas(LINE) uint16_t x[UNIT];
+    _Alignas(LINE) float part[UNIT];
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    for (int64_t t = 0; t < rows; t += STEP, y += UNIT) {
+        const cpu_tile_b b = {.b = s->x + (from + t) * s->ldx,
+                              .ldb = s->ldx,
+                              .n = s->p,
+                              .k = rows - t < STEP ? rows - t : STEP,
+                              .packed = x};
+        CPU_NAME(cpu_tile_pack_b)(&b);
+        tile_load(4, y, LINE);
+        tile_load(5, y + TILE, LINE);
+        tile_load(6, x, LINE);
+        tile_load(7, x + TILE, LINE);
+        tile_mul(0, 4, 6);
+        tile_mul(1, 4, 7);
+        tile_mul(2, 5, 6);
+        tile_mul(3, 5, 7);
+    }
+    tile_store(0, part, LINE);
+    tile_store(1, part + QUARTER, LINE);
+    tile_store(2, part + 2 * QUARTER, LINE);
+    tile_store(3, part + 3 * QUARTER, LINE);
+    for (int64_t i = 0; i < UNIT; i += VL)
+        store(total + i, load(total + i) + load(part + i));
+}
+
+void CPU_NAME(cpu_tile_sum)(const cpu_tile_sum *s)
+{
+    _Alignas(LINE) float total[UNIT] = {0};
+    const uint16_t *y = s->y_turned;
+    for (int64_t from = 0; from < s->rows; from += s->block) {
+        const int64_t left = s->rows - from;
+        const int64_t rows = left < s->block ? left : s->block;
+        sum_block(s, from, rows, y, total);
+        y += cpu_tile_steps(rows) * UNIT;
+    }
+    /* Tiles are [16 of q, 16 of p]: even p, odd p, of q 0 .. 15 and 16 .. */
+    for (int64_t tile = 0; tile < 4; tile++) {
+        const int64_t q0 = tile / 2 * TILE_SIDE, cols = s->q - q0;
+        vf r[VL];
+        for (int i = 0; i < VL; i++)
+            r[i] = load(total + tile * QUARTER + i * VL);
+        turn_floats(r);
+        for (int64_t i = 0; i < VL && tile % 2 + 2 * i < s->p && cols > 0;
+             i++) {
+            float sum[VL];
+            store(sum, r[i]);
+            put_scaled(s->c + (tile % 2 + 2 * i) * s->ldc + q0, sum,
+                       cols < VL ? cols : VL, s->alpha, s->beta, false);
+        }
+    }
+}
