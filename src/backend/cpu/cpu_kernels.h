@@ -18,6 +18,8 @@
 #define CPU_LANES 128
 #define CPU_LD    144 /* rows of lanes: an odd number of cache lines */
 #define CPU_HEADS 8   /* query heads of a K/V head handled together */
+/* So many queries times heads, or fewer, are not worth a matrix of lanes. */
+#define CPU_ATTN_FEW 4
 
 typedef struct cpu_attn_task {
     const char *q; /* first query row of the sequence, at the first head */

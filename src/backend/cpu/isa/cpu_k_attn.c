@@ -11,6 +11,7 @@
  *   dQt += Kt dSt;  dV += Pt dO;  dK += dSt Q.
  * Q is multiplied by the scale as it is read, and dQ at the end. */
 #include "backend/cpu/isa/cpu_k.h"
+#include "backend/cpu/isa/cpu_k_keys.h"
 
 #define LD CPU_LD /* leading dimension of everything with lanes */
 
@@ -156,26 +157,6 @@ static void softmax(float *st, int keys, int count, float *m, float *sum,
     }
 }
 
-/* The rows of successive keys: one after the other within a page. */
-typedef struct key_walk {
-    const int32_t *table; /* NULL: key j is row j */
-    int page;
-    int64_t row, left; /* the next one, and how many the page still has */
-} key_walk;
-
-INLINE int64_t key_row(key_walk *w, int64_t key)
-{
-    if (!w->table)
-        return key;
-    if (w->left == 0) {
-        int64_t in = key % w->page;
-        w->row = (int64_t)w->table[key / w->page] * w->page + in;
-        w->left = w->page - in;
-    }
-    --w->left;
-    return w->row++;
-}
-
 /* Keys [key, key + n) of one sequence to rows [n, d_pad]. */
 INLINE void keys_load_as(float *rows, const char *x, int64_t ld, int64_t key,
                          int n, const int32_t *table, int page, int d, bool bf)
@@ -196,11 +177,7 @@ static void keys_load(float *rows, const char *x, int64_t ld, int64_t key,
         keys_load_as(rows, x, ld, key, n, table, page, d, false);
 }
 
-/* The first key that any lane sees, and the length of a block of keys. */
-INLINE int64_t first_key(const lanes *l, int64_t window)
-{
-    return window > 0 && l->low >= window ? l->low - window + 1 : 0;
-}
+/* The length of a block of keys. */
 INLINE int block_keys(const lanes *l, int64_t key)
 {
     int64_t left = l->high + 1 - key;
@@ -212,7 +189,7 @@ INLINE int block_keys(const lanes *l, int64_t key)
 /* Few queries (a decoding step): lanes would be mostly empty, so each query is
  * a row here, scored by dot products, with its softmax along the row. Keys and
  * values are read where they are, once for all queries. */
-enum { FEW = 4 };
+enum { FEW = CPU_ATTN_FEW };
 #if VL == 16
 #define FEW_KEYS 4 /* at once, and vectors of values at once */
 #else
@@ -339,7 +316,7 @@ INLINE void few_of(int used, const cpu_attn_task *t, const lanes *l,
                    few_space *s, bool bf)
 {
     const int64_t dp = padded(t->head_dim);
-    int64_t key = first_key(l, t->window);
+    int64_t key = first_seen(l->low, t->window);
     int now = 0, n = block_keys(l, key);
     few_rows(t, key, n, s->at[now]);
     while (n > 0) {
@@ -432,7 +409,7 @@ static void many(const cpu_attn_task *t, const lanes *l, float *rows)
         m[c] = -INFINITY;
         sum[c] = 0;
     }
-    int64_t key = first_key(l, t->window);
+    int64_t key = first_seen(l->low, t->window);
     for (; key <= l->high; key += CPU_KEYS) {
         int n = block_keys(l, key);
         keys_load(kv, t->k, t->ldk, key, n, t->table, t->page, d, t->bf);
@@ -560,7 +537,7 @@ static void grad_block(const cpu_attn_grad *t, grad_space *s, int head,
     turn(s->qt, s->q, l.count, dp);
     turn(s->doutt, s->dout, l.count, dp);
     memset(s->dqt, 0, (size_t)(LD * dp) * 4);
-    int64_t key = first_key(&l, t->window);
+    int64_t key = first_seen(l.low, t->window);
     for (; key <= l.high; key += CPU_KEYS) {
         int keys = block_keys(&l, key);
         float *k = s->k + key * dp, *v = s->v + key * dp;
