@@ -340,6 +340,12 @@ static void judge(conform *c, const double *got, const double *want,
 void cf_check(conform *c, const cf_operand *o, const char *name, double terms,
               double slack)
 {
+    cf_check_rounded(c, o, name, terms, slack, 1);
+}
+
+void cf_check_rounded(conform *c, const cf_operand *o, const char *name,
+                      double terms, double slack, double single)
+{
     const backend_view *v = &o->v[CF_TWO];
     double tol, each;
     if (v->dtype == BASE_BF16) {
@@ -351,7 +357,7 @@ void cf_check(conform *c, const cf_operand *o, const char *name, double terms,
         each = 16 * tol;
     }
     double *got = cf_values(c, CF_TWO, o), *want = cf_values(c, CF_REF, o);
-    judge(c, got, want, v, name, tol, each);
+    judge(c, got, want, v, name, tol, single * each);
     check_bits(c, o, name);
     free(got);
     free(want);

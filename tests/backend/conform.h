@@ -120,6 +120,10 @@ double *cf_values(conform *c, int i, const cf_operand *o);
 /* Judges a result: see the head. `slack` multiplies the tolerance. */
 void cf_check(conform *c, const cf_operand *o, const char *name, double terms,
               double slack);
+/* The same for sums of rounded terms, whose error goes with the size of the
+ * terms: single elements may be so many times farther away. */
+void cf_check_rounded(conform *c, const cf_operand *o, const char *name,
+                      double terms, double slack, double single);
 /* Bits of the reference, for results that are copied, not computed. */
 void cf_check_exact(conform *c, const cf_operand *o, const char *name);
 

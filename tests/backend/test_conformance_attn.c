@@ -53,6 +53,11 @@ static backend_attn desc_of(const attn_run *r, int i)
                           .scale = 2 / sqrt(r->s->D)};
 }
 
+static bool on_tiles(const conform *c)
+{
+    return strncmp(c->be[CF_TWO]->detail, "amx", 3) == 0;
+}
+
 /* Two rows before the first sequence and one after the last belong to none. */
 enum { BEFORE = 2, AFTER = 1 };
 
@@ -154,13 +159,18 @@ CONFORM(attn_bwd)
                                lse_in.v[i], delta.v[i], &d);
         }
         double terms = (double)(r.max_k * r.s->H / r.s->K + r.s->D);
-        /* dp - delta cancels about half of its digits' first bit or two. */
-        double slack = c->be[CF_TWO]->act == BASE_BF16 ? 1 : 4;
+        /* dp - delta cancels about half of its digits' first bit or two. On
+         * tiles P and dS become bf16 before they are summed: two roundings, at
+         * most 2.5e-3 in all of these cases. The terms of an element may be
+         * large where it is small, and most elements of a long causal sequence
+         * are: single ones were found off by 2e-2 of the usual size. */
+        const bool bf = c->be[CF_TWO]->act == BASE_BF16, tiles = on_tiles(c);
+        double slack = !bf ? 4 : tiles ? 1.5 : 1, single = tiles ? 4 : 1;
         if (r.s->window != 1) { /* one visible key: dq = dk = 0 but for noise */
-            cf_check(c, &dq, "dq", terms, slack);
-            cf_check(c, &dk, "dk", terms, slack);
+            cf_check_rounded(c, &dq, "dq", terms, slack, single);
+            cf_check_rounded(c, &dk, "dk", terms, slack, single);
         }
-        cf_check(c, &dv, "dv", terms, slack);
+        cf_check_rounded(c, &dv, "dv", terms, slack, single);
         free(o);
         free(lse);
     }

@@ -1,9 +1,9 @@
 /* cpu_attn.c - attention on the CPU: cuts packed sequences into tasks (a
  * sequence, a group of heads that share keys and values, a block of queries),
- * longest first, and runs the kernels of isa/ on all threads. Backward takes a
- * whole sequence and one key/value head a task (of a long sequence, some of its
- * query heads): every sum then has one owner, so there are no atomics and no
- * order to depend on. */
+ * longest first, and runs the kernels of isa/ or tile/ on all threads. Backward
+ * takes a whole sequence and one key/value head a task (of a long sequence,
+ * some of its query heads): every sum then has one owner, so there are no
+ * atomics and no order to depend on. */
 #include <omp.h>
 
 #include "backend/cpu/cpu_i.h"
@@ -24,7 +24,7 @@ static void require(const backend *be, const backend_attn *d, backend_view q,
                     backend_view k, backend_view v)
 {
     CPU_REQUIRE(d->n_heads > 0 && d->n_kv_heads > 0 && d->head_dim > 0);
-    CPU_REQUIRE(d->n_heads % d->n_kv_heads == 0);
+    CPU_REQUIRE(d->n_heads % d->n_kv_heads == 0 && d->scale > 0);
     CPU_REQUIRE(q.cols == (int64_t)d->n_heads * d->head_dim);
     CPU_REQUIRE(k.cols == (int64_t)d->n_kv_heads * d->head_dim);
     CPU_REQUIRE(v.cols == k.cols);
@@ -33,18 +33,20 @@ static void require(const backend *be, const backend_attn *d, backend_view q,
 
 /* ---- forward --------------------------------------------------------- */
 
-static int group_heads(const backend_attn *d)
+/* Query positions of a task. */
+static int64_t task_block(const cpu_backend *cpu, const backend_attn *d)
 {
-    int group = d->n_heads / d->n_kv_heads;
-    return group < CPU_HEADS ? group : CPU_HEADS;
+    int heads = d->n_heads / d->n_kv_heads;
+    heads = heads < CPU_HEADS ? heads : CPU_HEADS;
+    return cpu->tiles ? CPU_TILE_LANES / heads : cpu_attn_block(heads);
 }
 
 /* Appends the tasks of sequence s whose last key lies in key block `b`. */
-static int64_t add_tasks(const backend_attn *d, int s, int64_t b, task *out)
+static int64_t add_tasks(const backend_attn *d, int64_t block, int s, int64_t b,
+                         task *out)
 {
     int64_t len_k, len_q = lengths(d, s, &len_k), past = len_k - len_q;
     const int group = d->n_heads / d->n_kv_heads;
-    const int64_t block = cpu_attn_block(group_heads(d));
     int64_t n = 0;
     for (int64_t first = 0; first < len_q; first += block) {
         int64_t count = len_q - first < block ? len_q - first : block;
@@ -60,10 +62,10 @@ static int64_t add_tasks(const backend_attn *d, int s, int64_t b, task *out)
     return n;
 }
 
-static int64_t count_tasks(const backend_attn *d, int64_t *longest)
+static int64_t count_tasks(const backend_attn *d, int64_t block,
+                           int64_t *longest)
 {
     const int group = d->n_heads / d->n_kv_heads;
-    const int64_t block = cpu_attn_block(group_heads(d));
     const int64_t stacks =
         d->n_kv_heads * (int64_t)((group + CPU_HEADS - 1) / CPU_HEADS);
     int64_t n = 0;
@@ -109,7 +111,11 @@ static void run_task(cpu_backend *cpu, const task *t, backend_view o,
         .scale = (float)d->scale,
         .bf = q.dtype == BASE_BF16,
     };
-    cpu->k->attn(&at, cpu_scratch_of(cpu, omp_get_thread_num()));
+    void *scratch = cpu_scratch_of(cpu, omp_get_thread_num());
+    if (cpu->tiles && at.heads * at.n > CPU_ATTN_FEW)
+        cpu->tiles->attn(&at, scratch);
+    else
+        cpu->k->attn(&at, scratch);
 }
 
 static void cpu_attn(backend *be, backend_view o, backend_view lse,
@@ -122,13 +128,17 @@ static void cpu_attn(backend *be, backend_view o, backend_view lse,
     CPU_REQUIRE(!d->block_table || d->page > 0);
     if (cpu->failed)
         return;
-    int64_t longest, n = count_tasks(d, &longest), filled = 0;
+    const int64_t block = task_block(cpu, d);
+    int64_t longest, n = count_tasks(d, block, &longest), filled = 0;
+    int64_t bytes = cpu->k->attn_bytes(d->head_dim);
+    if (cpu->tiles && cpu->tiles->attn_bytes(d->head_dim) > bytes)
+        bytes = cpu->tiles->attn_bytes(d->head_dim);
     task *list = cpu_list(cpu, (size_t)n * sizeof *list);
-    if (!list || !cpu_scratch(cpu, (size_t)cpu->k->attn_bytes(d->head_dim)))
+    if (!list || !cpu_scratch(cpu, (size_t)bytes))
         return;
     for (int64_t b = longest / CPU_KEYS; b >= 0; --b)
         for (int s = 0; s < d->n_seq; ++s)
-            filled += add_tasks(d, s, b, list + filled);
+            filled += add_tasks(d, block, s, b, list + filled);
     CPU_REQUIRE(filled == n);
 #pragma omp parallel for num_threads(be->n_threads)                            \
     schedule(dynamic, 1) if (n > 1)
@@ -205,7 +215,11 @@ static void run_grad(cpu_backend *cpu, const grad_task *t, const grad_views *g,
         .scale = (float)d->scale,
         .bf = g->q.dtype == BASE_BF16,
     };
-    cpu->k->attn_grad(&at, cpu_scratch_of(cpu, omp_get_thread_num()));
+    void *scratch = cpu_scratch_of(cpu, omp_get_thread_num());
+    if (cpu->tiles)
+        cpu->tiles->attn_grad(&at, scratch);
+    else
+        cpu->k->attn_grad(&at, scratch);
 }
 
 /* Sequences by falling length, equal ones in order. */
@@ -309,7 +323,9 @@ static void cpu_attn_bwd(backend *be, backend_view dq, backend_view dk,
     base_plan_take(&plan, (size_t)floats, sizeof(float));
     base_plan_take(&plan, (size_t)n, sizeof(grad_task));
     base_plan_take(&plan, (size_t)d->n_seq, sizeof(int32_t));
-    size_t bytes = (size_t)cpu->k->attn_grad_bytes(d->head_dim, longest);
+    size_t bytes =
+        (size_t)(cpu->tiles ? cpu->tiles->attn_grad_bytes(d->head_dim, longest)
+                            : cpu->k->attn_grad_bytes(d->head_dim, longest));
     plan = (base_plan){.base = cpu_list(cpu, plan.used)};
     if (!plan.base || !cpu_scratch(cpu, bytes))
         return;

@@ -69,6 +69,8 @@ typedef struct cpu_tile_sum {
     int64_t ldc;
     float alpha, beta;
 } cpu_tile_sum;
+/* Attention works on at most so many queries times heads at a time. */
+#define CPU_TILE_LANES 384
 
 typedef struct cpu_tile_kernels {
     void (*start)(void);
@@ -78,9 +80,6 @@ typedef struct cpu_tile_kernels {
                    int64_t n_rows, int64_t k);
     void (*pack_b)(const cpu_tile_b *b);
     void (*gemm)(const cpu_tile_block *g);
-    /* x of `few`: [m, k] to tiles; room for m up to a multiple of 32 */
-    void (*few_x)(uint16_t *packed, const uint16_t *x, int64_t ldx, int64_t m,
-                  int64_t k);
     /* As cpu_kernels.few; f->x is of few_x(), m <= CPU_TILE_ROWS. */
     void (*few)(const cpu_few *f);
     /* y [rows, q <= 32] to the panel that `sum` takes, every block of rows
@@ -88,6 +87,11 @@ typedef struct cpu_tile_kernels {
     void (*turn)(uint16_t *panel, const uint16_t *y, int64_t ldy, int64_t rows,
                  int64_t block, int64_t q);
     void (*sum)(const cpu_tile_sum *s);
+    /* Attention of bf16, as in cpu_kernels; they start and stop the tiles. */
+    int64_t (*attn_bytes)(int head_dim);
+    void (*attn)(const cpu_attn_task *t, void *scratch);
+    int64_t (*attn_grad_bytes)(int head_dim, int64_t max_len);
+    void (*attn_grad)(const cpu_attn_grad *t, void *scratch);
 } cpu_tile_kernels;
 
 extern const cpu_tile_kernels cpu_tile_kernels_amx, cpu_tile_kernels_emulated;

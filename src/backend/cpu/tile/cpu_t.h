@@ -14,5 +14,9 @@ void CPU_NAME(cpu_tile_few)(const cpu_few *f);
 void CPU_NAME(cpu_tile_turn)(uint16_t *panel, const uint16_t *y, int64_t ldy,
                              int64_t rows, int64_t block, int64_t q);
 void CPU_NAME(cpu_tile_sum)(const cpu_tile_sum *s);
+int64_t CPU_NAME(cpu_attn_bytes)(int head_dim);
+void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch);
+int64_t CPU_NAME(cpu_attn_grad_bytes)(int head_dim, int64_t max_len);
+void CPU_NAME(cpu_attn_grad)(const cpu_attn_grad *t, void *scratch);
 
 #endif

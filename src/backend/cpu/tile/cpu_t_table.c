@@ -20,4 +20,8 @@ const cpu_tile_kernels CPU_NAME(cpu_tile_kernels) = {
     .few = CPU_NAME(cpu_tile_few),
     .turn = CPU_NAME(cpu_tile_turn),
     .sum = CPU_NAME(cpu_tile_sum),
+    .attn_bytes = CPU_NAME(cpu_attn_bytes),
+    .attn = CPU_NAME(cpu_attn),
+    .attn_grad_bytes = CPU_NAME(cpu_attn_grad_bytes),
+    .attn_grad = CPU_NAME(cpu_attn_grad),
 };

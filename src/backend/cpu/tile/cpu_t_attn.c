@@ -1,0 +1,293 @@
+/* cpu_t_attn.c - attention of one block of queries on tiles of bf16; see
+ * cpu_t_attn.h for lanes, strips, groups and how they lie in memory. A block of
+ * keys at a time (FlashAttention-2, arXiv:2307.08691), in powers of two:
+ *   S = Q Kt scale log2(e);  m = max(m, S);  P = 2^(S - m);
+ *   l = l 2^(m_old - m) + sum P;  O = O 2^(m_old - m) + P V;
+ * at the end O = O / l, lse = m ln 2 + log l. Any m near the maximum serves, so
+ * it follows only when the maximum has left it far behind. Blocks of keys begin
+ * at multiples of their length: what a query gets does not depend on which
+ * others are in its block. P is rounded to bf16 for P V, l is a sum of floats.
+ */
+#include "backend/cpu/tile/cpu_t_attn.h"
+
+enum {
+    LANES = CPU_TILE_LANES,
+    KEYS = 256, /* scores of a strip and P fill the first cache */
+    STRIPS = LANES / SIDE,
+    GROUPS = KEYS / SIDE,
+    BEHIND = 8 /* P may grow to 2^BEHIND */
+};
+
+/* Of no score yet: finite, so that its difference to anything is no NaN. */
+#define NONE (-0x1p+127f)
+
+typedef struct space {
+    int64_t chunks;
+    uint16_t *q;    /* [STRIPS, chunks] pairs of a: rows are lanes */
+    uint16_t *k;    /* [GROUPS, chunks] pairs of b: columns are keys */
+    uint16_t *v;    /* [GROUPS, chunks] pairs of b: summed over keys */
+    uint16_t *p;    /* [GROUPS] pairs of a, of one strip */
+    uint16_t *copy; /* [SIDE, 32 chunks]: keys that do not lie together */
+    float *s;       /* [GROUPS] quads, of one strip */
+    float *o;       /* [STRIPS, chunks] quads */
+    float *m;       /* [LANES] */
+    float *sum;     /* [LANES, 16], added up at the end */
+} space;
+
+static size_t place(space *s, void *memory, int head_dim)
+{
+    base_plan plan = {.base = memory};
+    const size_t chunks = (size_t)in_32s(head_dim);
+    s->chunks = (int64_t)chunks;
+    s->q = base_plan_take(&plan, STRIPS * chunks, PAIR * 2);
+    s->k = base_plan_take(&plan, GROUPS * chunks, PAIR * 2);
+    s->v = base_plan_take(&plan, GROUPS * chunks, PAIR * 2);
+    s->p = base_plan_take(&plan, GROUPS, PAIR * 2);
+    s->copy = base_plan_take(&plan, chunks, PAIR * 2);
+    s->s = base_plan_take(&plan, GROUPS, QUAD * 4);
+    s->o = base_plan_take(&plan, STRIPS * chunks, QUAD * 4);
+    s->m = base_plan_take(&plan, LANES, 4);
+    s->sum = base_plan_take(&plan, LANES * 16, 4);
+    return plan.used;
+}
+
+int64_t CPU_NAME(cpu_attn_bytes)(int head_dim)
+{
+    space s;
+    return (int64_t)place(&s, NULL, head_dim);
+}
+
+/* ---- keys ------------------------------------------------------------ */
+
+/* Rows of n <= 32 keys, *ld elements apart: where they are, or copied when they
+ * lie in pages. Keys before `first` are not read, they become zeros. */
+static const uint16_t *key_rows(const cpu_attn_task *t, const char *x,
+                                int64_t *ld, int64_t key, int64_t n,
+                                int64_t first, const space *s)
+{
+    const uint16_t *from = (const uint16_t *)(const void *)x;
+    if (!t->table && key >= first)
+        return from + key * *ld;
+    const size_t bytes = (size_t)t->head_dim * 2;
+    key_walk walk = {.table = t->table, .page = t->page};
+    for (int64_t j = 0; j < n; ++j) {
+        uint16_t *to = s->copy + j * s->chunks * SIDE;
+        if (key + j < first)
+            memset(to, 0, bytes);
+        else
+            memcpy(to, from + key_row(&walk, key + j) * *ld, bytes);
+    }
+    *ld = s->chunks * SIDE;
+    return s->copy;
+}
+
+/* The groups of a block of keys, without those that end before `first`. */
+static void pack_keys(const cpu_attn_task *t, const space *s, int64_t key,
+                      int64_t keys, int64_t first)
+{
+    const int64_t step = s->chunks * PAIR;
+    int64_t group = first > key ? (first - key) / SIDE : 0;
+    for (; group * SIDE < keys; ++group) {
+        const int64_t at = key + group * SIDE,
+                      n = least(keys - group * SIDE, SIDE);
+        int64_t ld = t->ldk;
+        const uint16_t *rows = key_rows(t, t->k, &ld, at, n, first, s);
+        keys_turned(s->k + group * step, rows, ld, t->head_dim, n);
+        ld = t->ldv;
+        rows = key_rows(t, t->v, &ld, at, n, first, s);
+        keys_summed(s->v + group * step, rows, ld, t->head_dim, n);
+    }
+}
+
+/* ---- a strip of lanes and a block of keys ---------------------------- */
+
+typedef struct strip {
+    lanes l;
+    int number;
+    int begin, end; /* groups that any lane sees */
+    bool fresh;     /* no keys before these */
+    float scale;    /* log2(e) in it */
+    seen seen[SIDE];
+} strip;
+
+/* The largest of the scores in each lane of the vector. */
+INLINE vf row_top(const space *s, const strip *u, int row)
+{
+    vf left = splat(-INFINITY), right = left;
+    for (int g = u->begin; g < u->end; ++g) {
+        const __mmask32 mask = seen_of_group(u->seen[row], g);
+        const vf a = load(quad_row(s->s + g * QUAD, row, 0));
+        const vf b = load(quad_row(s->s + g * QUAD, row, 1));
+        left = (vf)_mm512_mask_max_ps((__m512)left, (__mmask16)mask, (__m512)a,
+                                      (__m512)left);
+        right = (vf)_mm512_mask_max_ps((__m512)right, (__mmask16)(mask >> 16),
+                                       (__m512)b, (__m512)right);
+    }
+    return larger(left, right);
+}
+
+/* Lane i: the largest lane of row i. The rows are lost. */
+INLINE vf rows_max(vf row[16])
+{
+    for (int bit = 8; bit > 0; bit /= 2)
+        for (int i = 0; i < bit; ++i) {
+            turn_pair(row + i, row + i + bit, bit);
+            row[i] = larger(row[i], row[i + bit]);
+        }
+    return row[0];
+}
+
+/* O and l of the lanes in the mask, 16 from `row` on, by 2^(old - m). */
+static void rescale(const space *s, const strip *u, int row, __mmask16 mask,
+                    vf old, vf m)
+{
+    const vf by = exp_vf((old - m) * LN2);
+    float *o = s->o + u->number * s->chunks * QUAD;
+    for (int i = row; i < row + 16; ++i) {
+        if (!(mask >> (i - row) & 1))
+            continue;
+        float *sum = s->sum + (u->number * SIDE + i) * 16;
+        store(sum, load(sum) * by[i - row]);
+        for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
+            for (int half = 0; half < 2; ++half) {
+                float *at = quad_row(o + chunk * QUAD, i, half);
+                store(at, load(at) * by[i - row]);
+            }
+    }
+}
+
+/* m of 16 lanes from `row` on. */
+static void follow(const space *s, const strip *u, int row)
+{
+    vf top[16], old = splat(NONE);
+    float *m = s->m + u->number * SIDE + row;
+    for (int i = 0; i < 16; ++i)
+        top[i] =
+            row + i < u->l.used ? row_top(s, u, row + i) : splat(-INFINITY);
+    if (!u->fresh)
+        old = load(m);
+    const vf most = rows_max(top) * u->scale;
+    const __mmask16 behind = _mm512_cmp_ps_mask(
+        (__m512)most, (__m512)(old + (float)BEHIND), _CMP_GT_OQ);
+    const vf now = (vf)_mm512_mask_mov_ps((__m512)old, behind, (__m512)most);
+    store(m, now);
+    if (!u->fresh && behind)
+        rescale(s, u, row, behind, old, now);
+}
+
+/* A lane's row of P, and what it adds to l. */
+INLINE void row_exp(const space *s, const strip *u, int row)
+{
+    const vf m = splat(s->m[u->number * SIDE + row]), scale = splat(u->scale);
+    float *sum = s->sum + (u->number * SIDE + row) * 16;
+    vf left = {0}, right = {0};
+    for (int g = u->begin; g < u->end; ++g) {
+        const __mmask32 mask = seen_of_group(u->seen[row], g);
+        const vf a = load(quad_row(s->s + g * QUAD, row, 0));
+        const vf b = load(quad_row(s->s + g * QUAD, row, 1));
+        vf pa = exp2_vf(madd(a, scale, -m)), pb = exp2_vf(madd(b, scale, -m));
+        if (mask != 0xffffffffU) {
+            pa = keep((__mmask16)mask, pa);
+            pb = keep((__mmask16)(mask >> 16), pb);
+        }
+        left += pa;
+        right += pb;
+        const vu words = words_of_upper(rounded(pa), rounded(pb));
+        _mm512_store_si512(s->p + g * PAIR + row * SIDE, (__m512i)words);
+    }
+    left += right;
+    store(sum, u->fresh ? left : load(sum) + left);
+}
+
+static lanes lanes_of(const cpu_attn_task *t, int number)
+{
+    const int64_t from = (int64_t)number * SIDE;
+    return (lanes){t->heads, t->head_dim, from,
+                   (int)least(t->heads * t->n - from, SIDE)};
+}
+
+/* What the lanes of a strip see of a block of keys; false: nothing. */
+static bool look(strip *u, const cpu_attn_task *t, int number, int64_t key,
+                 int keys)
+{
+    u->l = lanes_of(t, number);
+    u->number = number;
+    u->scale = t->scale * LOG2E;
+    for (int i = 0; i < u->l.used; ++i) {
+        int64_t position = t->past + t->first + (u->l.from + i) / t->heads;
+        u->seen[i] = seen_from(position, t->window, key, keys);
+        if (i == 0)
+            u->fresh = first_seen(position, t->window) >= key;
+    }
+    u->begin = u->seen[0].from / SIDE;
+    u->end = (int)in_32s(u->seen[u->l.used - 1].to);
+    return u->begin < u->end;
+}
+
+static void attend(const space *s, const strip *u)
+{
+    const int64_t step = s->chunks * PAIR;
+    for (int g = u->begin; g < u->end; ++g)
+        quad_multiply(s->s + g * QUAD, false, s->q + u->number * step, PAIR,
+                      s->k + g * step, PAIR, s->chunks);
+    follow(s, u, 0);
+    follow(s, u, 16);
+    for (int i = 0; i < u->l.used; ++i)
+        row_exp(s, u, i);
+    for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
+        quad_multiply(s->o + (u->number * s->chunks + chunk) * QUAD, !u->fresh,
+                      s->p + u->begin * PAIR, PAIR,
+                      s->v + u->begin * step + chunk * PAIR, step,
+                      u->end - u->begin);
+}
+
+/* ---- the block of queries --------------------------------------------- */
+
+/* Writes O and lse of a strip. */
+static void finish(const cpu_attn_task *t, const space *s, const lanes *l)
+{
+    float sum[SIDE], part[SIDE];
+    for (int i = 0; i < SIDE; i += 16) {
+        vf row[16];
+        for (int j = 0; j < 16; ++j)
+            row[j] = load(s->sum + (l->from + i + j) * 16);
+        const vf all = rows_sum(row);
+        store(sum + i, all);
+        store(part + i, 1.0f / all);
+    }
+    lanes_store(t->o + t->first * t->ldo * 2, t->ldo, l,
+                s->o + l->from * s->chunks * SIDE, part);
+    for (int i = 0; t->lse && i < l->used; ++i) {
+        const int64_t lane = l->from + i;
+        t->lse[(t->first + lane / t->heads) * t->ldlse + lane % t->heads] =
+            s->m[lane] * LN2 + logf(sum[i]);
+    }
+}
+
+void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
+{
+    space s;
+    place(&s, scratch, t->head_dim);
+    const int strips = (int)in_32s(t->heads * t->n);
+    const int64_t low = t->past + t->first, high = low + t->n - 1;
+    const int64_t first = first_seen(low, t->window);
+    strip u;
+    for (int i = 0; i < strips; ++i) {
+        const lanes l = lanes_of(t, i);
+        lanes_load(s.q + i * s.chunks * PAIR, &l, t->q + t->first * t->ldq * 2,
+                   t->ldq);
+    }
+    tile_start();
+    for (int64_t key = first / KEYS * KEYS; key <= high; key += KEYS) {
+        const int keys = (int)least(high + 1 - key, KEYS);
+        pack_keys(t, &s, key, keys, first);
+        for (int i = 0; i < strips; ++i)
+            if (look(&u, t, i, key, keys))
+                attend(&s, &u);
+    }
+    tile_stop();
+    for (int i = 0; i < strips; ++i) {
+        const lanes l = lanes_of(t, i);
+        finish(t, &s, &l);
+    }
+}
