@@ -303,9 +303,10 @@ bench-text: ## speed of the tokenizer beside `tokenizers`
 $(BUILD)/bench_%: bench/bench_%.c bench/measure.h $(LIB_backend) $(LIB_base)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(LIB_backend) $(LIB_base) $(LDFLAGS_ALL) $(LIBS)
-bench-ops: $(BUILD)/bench_linear $(BUILD)/bench_ops ## time products and the other operations (BENCH_ARGS: --json FILE --quick)
+bench-ops: $(BUILD)/bench_linear $(BUILD)/bench_ops $(BUILD)/bench_attn ## time products and the other operations (BENCH_ARGS: --json FILE --quick)
 	$(Q)$(BUILD)/bench_linear $(BENCH_ARGS)
 	$(Q)$(BUILD)/bench_ops
+	$(Q)$(BUILD)/bench_attn
 
 # A step at two real shapes with random weights; the folders stay in BUILD.
 STEP_ROOMS := $(foreach r,$(CLOSURE_train),$(LIB_$(r)))

@@ -23,7 +23,7 @@ static void *need(void *p)
 }
 
 /* READ_BYTES, for read_once. */
-static char *memory_to_read(void)
+static inline char *memory_to_read(void)
 {
     char *p = need(aligned_alloc(64, READ_BYTES));
     uint64_t *words = (uint64_t *)(void *)p;
@@ -125,7 +125,7 @@ static double tiles_once(int threads)
     return 4.0 * 2 * 16 * 16 * 32 * (double)n * threads / s;
 }
 
-static double peak_once(const char *isa, int threads)
+static inline double peak_once(const char *isa, int threads)
 {
     if (strcmp(isa, "amx") == 0)
         return tiles_once(threads);
@@ -146,7 +146,7 @@ static double peak_once(const char *isa, int threads)
 }
 
 /* Sums as integers: one addition a word is faster than any memory. */
-static double read_once(const char *p, int threads)
+static inline double read_once(const char *p, int threads)
 {
     typedef uint64_t words __attribute__((vector_size(64), aligned(64)));
     uint64_t all = 0;
