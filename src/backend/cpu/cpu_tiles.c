@@ -8,9 +8,8 @@
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 
-/* A panel of a and one of b, MOST_K long, share the first cache (48 KB). Sums
- * [MOST_M, MOST_N], a block of b of MOST_N columns and what is fetched ahead
- * share the second. */
+/* A panel of b and a moving one of a, MOST_K long, share the first cache (48
+ * KB); sums [MOST_M, MOST_N] and rows of a for two blocks share the second. */
 enum { MOST_K = 320, MOST_M = 768, MOST_N = 256 };
 
 /* ---- many rows ------------------------------------------------------- */
@@ -75,11 +74,10 @@ static plan cut(const cpu_backend *cpu, const cpu_call *p)
     return s;
 }
 
-/* A thread's memory: a block of packed b, and sums. */
-static size_t block_elements(const plan *s)
+/* A thread's memory: a packed panel of b, and sums. */
+static size_t panel_elements(const plan *s)
 {
-    return (size_t)(cpu_tile_panels(s->n.size) * cpu_tile_steps(s->k.size) *
-                    UNIT);
+    return (size_t)(cpu_tile_steps(s->k.size) * UNIT);
 }
 static size_t sum_floats(const plan *s)
 {
@@ -88,74 +86,94 @@ static size_t sum_floats(const plan *s)
                           : 0;
 }
 
-typedef struct task {
+/* A product, cut, and a thread's place in it: pieces are dealt out in turn, and
+ * a piece is walked along k. */
+typedef struct walk {
+    const cpu_backend *cpu;
     const cpu_call *p;
     const plan *s;
-    uint16_t *packed; /* of a: panels from s->direct on */
-    int64_t row, m, col, n;
-    int64_t stride; /* columns from a thread's task to its next */
+    const uint16_t *packed; /* of a: panels from s->direct on */
     uint16_t *b;
     float *sum;
-} task;
+} walk;
 
-/* Block k of the task's columns; past the last one, the first one of the
- * columns that this thread probably takes next. */
-static cpu_tile_b block_of_b(const task *t, int64_t k)
+typedef struct place {
+    int64_t row, m, col, n, block; /* m 0: the end */
+} place;
+
+static place place_at(const plan *s, int64_t piece, int64_t block)
 {
-    const cpu_call *p = t->p;
-    if (k >= t->s->k.count) {
-        task next = *t;
-        next.col += t->stride;
-        if (next.col >= p->c.cols)
-            return (cpu_tile_b){0};
-        next.n = p->c.cols - next.col < t->n ? p->c.cols - next.col : t->n;
-        return block_of_b(&next, 0);
-    }
-    return (cpu_tile_b){.b = (const uint16_t *)(const void *)cpu_b_at(
-                            p, k * t->s->k.size, t->col),
-                        .ldb = p->ldb,
-                        .n = t->n,
-                        .k = cpu_cut_length(t->s->k, k),
-                        .b_rows_n = p->b_rows_n,
-                        .packed = t->b};
+    const int64_t i = piece % s->m.count, j = piece / s->m.count;
+    if (j >= s->n.count)
+        return (place){0};
+    return (place){i * s->m.size, cpu_cut_length(s->m, i), j * s->n.size,
+                   cpu_cut_length(s->n, j), block};
 }
 
-/* Panels of a from the task's first row on. */
-static cpu_tile_a rows_of_a(const task *t)
+static cpu_tile_b block_of_b(const walk *w, place at)
 {
-    const int64_t first = t->row / SIDE;
-    const int64_t left = t->s->direct - first;
-    const int64_t packed = left < 0 ? -left : 0;
-    return (cpu_tile_a){.rows = cpu_at(t->p->a, t->row, 0),
-                        .ld = t->p->a.ld,
-                        .direct = left < 0 ? 0 : left,
-                        .packed = t->packed + packed * t->s->a_panel,
-                        .panel = t->s->a_panel};
+    const cpu_call *p = w->p;
+    if (at.m == 0)
+        return (cpu_tile_b){0};
+    return (cpu_tile_b){
+        .b = (const void *)cpu_b_at(p, at.block * w->s->k.size, at.col),
+        .ldb = p->ldb,
+        .n = at.n,
+        .k = cpu_cut_length(w->s->k, at.block),
+        .b_rows_n = p->b_rows_n,
+        .packed = w->b};
 }
 
-static void run_task(const cpu_backend *cpu, const task *t)
+/* Panels of a from `row` on. */
+static cpu_tile_a rows_of_a(const walk *w, int64_t row)
 {
-    const cpu_call *p = t->p;
-    const cpu_cut k = t->s->k;
-    for (int64_t i = 0; i < k.count; i++) {
-        const cpu_tile_b b = block_of_b(t, i);
-        cpu->tiles->pack_b(&b);
-        const cpu_tile_block g = {.m = t->m,
-                                  .n = t->n,
-                                  .steps = cpu_tile_steps(cpu_cut_length(k, i)),
-                                  .a = rows_of_a(t),
-                                  .a_step = i * k.size / STEP,
-                                  .b = t->b,
-                                  .sum = t->sum,
-                                  .first = i == 0,
-                                  .last = i + 1 == k.count,
-                                  .c = cpu_at(p->c, t->row, t->col),
-                                  .ldc = p->c.ld,
-                                  .c_bf = p->c.dtype == BASE_BF16,
-                                  .alpha = p->alpha,
-                                  .beta = p->beta,
-                                  .next = block_of_b(t, i + 1)};
-        cpu->tiles->gemm(&g);
+    const int64_t left = w->s->direct - row / SIDE;
+    return (cpu_tile_a){.rows = cpu_at(w->p->a, row, 0),
+                        .ld = w->p->a.ld,
+                        .direct = left > 0 ? left : 0,
+                        .packed =
+                            w->packed + (left < 0 ? -left * w->s->a_panel : 0),
+                        .panel = w->s->a_panel};
+}
+
+static void run_block(const walk *w, place at, place then)
+{
+    const cpu_call *p = w->p;
+    const cpu_cut k = w->s->k;
+    const bool last = at.block + 1 == k.count;
+    const cpu_tile_block g = {
+        .m = at.m,
+        .n = at.n,
+        .steps = cpu_tile_steps(cpu_cut_length(k, at.block)),
+        .a = rows_of_a(w, at.row),
+        .a_step = at.block * k.size / STEP,
+        .b = block_of_b(w, at),
+        .next = block_of_b(w, then),
+        .next_steps =
+            last ? 0 : cpu_tile_steps(cpu_cut_length(k, at.block + 1)),
+        .sum = w->sum,
+        .first = at.block == 0,
+        .last = last,
+        .c = cpu_at(p->c, at.row, at.col),
+        .ldc = p->c.ld,
+        .c_bf = p->c.dtype == BASE_BF16,
+        .alpha = p->alpha,
+        .beta = p->beta};
+    w->cpu->tiles->gemm(&g);
+}
+
+static void run_pieces(const walk *w, int thread, int n_threads)
+{
+    int64_t piece = thread, block = 0;
+    place at = place_at(w->s, piece, block);
+    while (at.m > 0) {
+        if (++block == w->s->k.count) {
+            block = 0;
+            piece += n_threads;
+        }
+        const place then = place_at(w->s, piece, block);
+        run_block(w, at, then);
+        at = then;
     }
 }
 
@@ -171,46 +189,30 @@ static void pack_rows(const cpu_backend *cpu, const cpu_call *p, const plan *s,
                            p->a.rows - i * SIDE, p->k);
 }
 
-static void run_tasks(const cpu_backend *cpu, const cpu_call *p, const plan *s,
-                      uint16_t *packed)
-{
-    uint16_t *mine = cpu_scratch_of(cpu, omp_get_thread_num());
-    const size_t block = block_elements(s);
-#pragma omp for schedule(dynamic, 1) collapse(2) nowait
-    for (int64_t j = 0; j < s->n.count; j++)
-        for (int64_t i = 0; i < s->m.count; i++) {
-            const task t = {.p = p,
-                            .s = s,
-                            .packed = packed,
-                            .row = i * s->m.size,
-                            .m = cpu_cut_length(s->m, i),
-                            .col = j * s->n.size,
-                            .n = cpu_cut_length(s->n, j),
-                            .stride = s->n.size *
-                                      (cpu->be.n_threads > s->m.count
-                                           ? cpu->be.n_threads / s->m.count
-                                           : 1),
-                            .b = mine,
-                            .sum = (float *)(void *)(mine + block)};
-            run_task(cpu, &t);
-        }
-}
-
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
 {
     const plan s = cut(cpu, p);
     const int64_t panels = cpu_tile_panels(p->a.rows) - s.direct;
     const size_t a = (size_t)(panels * s.a_panel) * sizeof(uint16_t);
+    const size_t panel = panel_elements(&s);
     uint16_t *packed = cpu_list(cpu, a);
-    if (!packed || !cpu_scratch(cpu, block_elements(&s) * sizeof(uint16_t) +
+    if (!packed || !cpu_scratch(cpu, panel * sizeof(uint16_t) +
                                          sum_floats(&s) * sizeof(float)))
         return;
 #pragma omp parallel num_threads(cpu->be.n_threads)
     {
+        const int thread = omp_get_thread_num();
+        uint16_t *mine = cpu_scratch_of(cpu, thread);
+        const walk w = {.cpu = cpu,
+                        .p = p,
+                        .s = &s,
+                        .packed = packed,
+                        .b = mine,
+                        .sum = (float *)(void *)(mine + panel)};
         cpu->tiles->start();
         if (panels > 0)
             pack_rows(cpu, p, &s, packed);
-        run_tasks(cpu, p, &s, packed);
+        run_pieces(&w, thread, omp_get_num_threads());
         cpu->tiles->stop();
     }
 }

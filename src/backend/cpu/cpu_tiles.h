@@ -1,12 +1,13 @@
 /* cpu_tiles.h - the table of kernels on tiles of bf16 (AMX). Private to
  * backend/cpu/. Kernels are single-threaded, allocate nothing and keep no
  * state but the tiles, which start() gives the calling thread and stop() takes
- * back. Every sum runs over k in steps of 32 from 0 (tile/cpu_tile.h), so an
- * element has the same bits in every kernel here and in every company.
+ * back.
  *
  * Operands are cut into panels of CPU_TILE_SIDE rows of a, or columns of b, and
  * CPU_TILE_STEP along k. A step of a packed panel is two tiles: of a, rows 0 to
- * 15 and 16 to 31; of b, the even columns and the odd ones. */
+ * 15 and 16 to 31; of b, the even columns and the odd ones. Every sum runs over
+ * k in steps of 32 from 0 (tile/cpu_tile.h), so an element has the same bits in
+ * every kernel here and in every company. */
 #ifndef CPU_TILES_H
 #define CPU_TILES_H
 
@@ -43,20 +44,22 @@ static inline int64_t cpu_tile_steps(int64_t k)
 {
     return (k + CPU_TILE_STEP - 1) / CPU_TILE_STEP;
 }
-/* sum [m, n] (+)= a b over a block of k; with `last`: c = alpha sum + beta c.
- * Meanwhile the memory of the block that comes next is fetched. */
+/* c [m, n]: sum (+)= a b over a block of k; with `last`, c = alpha sum + beta
+ * c. Panels of b are packed one after the other into b.packed, a panel's room.
+ * Meanwhile what comes next is fetched: rows of a for next_steps more, and the
+ * first panel of next. */
 typedef struct cpu_tile_block {
     int64_t m, n, steps;
     cpu_tile_a a;
-    int64_t a_step;    /* of a's first step here */
-    const uint16_t *b; /* packed panels */
-    float *sum; /* UNIT floats for every 32 x 32; none when first, last */
+    int64_t a_step;     /* of a's first step here */
+    cpu_tile_b b, next; /* next.n 0: none */
+    int64_t next_steps;
+    float *sum; /* UNIT floats for every 32 x 32; none where k is one block */
     bool first, last;
     void *c; /* with `last` */
     int64_t ldc;
     bool c_bf;
     float alpha, beta;
-    cpu_tile_b next; /* n 0: none */
 } cpu_tile_block;
 
 /* c [p, q] float = alpha x^T y + beta c, p and q at most CPU_TILE_SIDE: a sum
@@ -69,6 +72,7 @@ typedef struct cpu_tile_sum {
     int64_t ldc;
     float alpha, beta;
 } cpu_tile_sum;
+
 /* Attention works on at most so many queries times heads at a time. */
 #define CPU_TILE_LANES 384
 

@@ -1,6 +1,7 @@
 /* cpu_t_gemm.c - products on tiles. A square of 32 x 32 of c stays in four
- * tiles while two tiles of a and two of b pass by: a panel of a, which stays in
- * the first cache, and the packed panels of b one after the other. */
+ * tiles while two tiles of a and two of b pass by: a packed panel of b, which
+ * stays in the first cache, and the panels of a one after the other, which
+ * stay in the second. */
 #include "backend/cpu/tile/cpu_t.h"
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
@@ -30,6 +31,35 @@ INLINE void turned_unit(uint16_t *to, const uint16_t *p, int64_t ld,
     tile_b_turned(to + TILE, cols > 1 ? p + ld : p, 2 * ld, cols / 2, k);
 }
 
+/* 16 bytes of rows 0, 4, 8 and 12 of those that stand `step` apart. */
+INLINE __m512i four_rows(const uint16_t *p, int64_t step)
+{
+    __m512i r = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
+    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 4 * step)), 1);
+    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 8 * step)), 2);
+    return _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 12 * step)),
+                              3);
+}
+
+/* tile_b_turned of whole rows: loads put the quarters into their lanes, which
+ * leaves half of the shuffles. */
+INLINE void turned_tile(uint16_t *to, const uint16_t *p, int64_t step)
+{
+    for (int64_t c = 0; c < 4; c++, p += 8, to += 4 * TILE_K) {
+        const __m512i r0 = four_rows(p, step), r1 = four_rows(p + step, step);
+        const __m512i r2 = four_rows(p + 2 * step, step);
+        const __m512i r3 = four_rows(p + 3 * step, step);
+        const __m512i a = _mm512_unpacklo_epi32(r0, r1);
+        const __m512i b = _mm512_unpackhi_epi32(r0, r1);
+        const __m512i d = _mm512_unpacklo_epi32(r2, r3);
+        const __m512i e = _mm512_unpackhi_epi32(r2, r3);
+        _mm512_store_si512(to, _mm512_unpacklo_epi64(a, d));
+        _mm512_store_si512(to + TILE_K, _mm512_unpackhi_epi64(a, d));
+        _mm512_store_si512(to + 2 * TILE_K, _mm512_unpacklo_epi64(b, e));
+        _mm512_store_si512(to + 3 * TILE_K, _mm512_unpackhi_epi64(b, e));
+    }
+}
+
 /* Rows 2i and 2i + 1 of b give row i of both tiles. */
 INLINE void paired_rows(uint16_t *to, __m512i even, __m512i odd)
 {
@@ -56,56 +86,34 @@ INLINE void paired_unit(uint16_t *to, const uint16_t *p, int64_t ld,
     }
 }
 
-/* A unit's place: of op(b) and in the packed panels. Consecutive units read
- * consecutive memory: along k of a transposed b, along n else. */
-typedef struct unit {
-    int64_t panel, step;
-} unit;
-
-INLINE unit unit_at(const cpu_tile_b *b, int64_t i, int64_t panels,
-                    int64_t steps)
+/* Step by step of a panel of b. */
+static void pack_panel(const cpu_tile_b *b, int64_t panel)
 {
-    if (b->b_rows_n)
-        return (unit){i / steps, i % steps};
-    return (unit){i % panels, i / panels};
-}
-
-INLINE const uint16_t *unit_source(const cpu_tile_b *b, unit u)
-{
-    return b->b_rows_n ? b->b + u.panel * SIDE * b->ldb + u.step * STEP
-                       : b->b + u.step * STEP * b->ldb + u.panel * SIDE;
-}
-
-/* The unit's lines, for when it is packed. */
-INLINE void unit_ahead(const cpu_tile_b *b, unit u)
-{
-    const uint16_t *p = unit_source(b, u);
-    const int64_t all =
-        b->b_rows_n ? b->n - u.panel * SIDE : b->k - u.step * STEP;
-    for (int64_t i = 0; i < SIDE && i < all; i++)
-        __builtin_prefetch(p + i * b->ldb);
+    const int64_t col = panel * SIDE;
+    const int64_t cols = b->n - col < SIDE ? b->n - col : SIDE;
+    uint16_t *to = b->packed;
+    for (int64_t k = 0; k < b->k; k += STEP, to += UNIT) {
+        const uint16_t *from =
+            b->b + (b->b_rows_n ? col * b->ldb + k : k * b->ldb + col);
+        const bool whole = cols == SIDE && b->k - k >= STEP;
+        if (b->b_rows_n && whole) {
+            turned_tile(to, from, 2 * b->ldb);
+            turned_tile(to + TILE, from + b->ldb, 2 * b->ldb);
+        } else if (b->b_rows_n)
+            turned_unit(to, from, b->ldb, cols, b->k - k);
+        else if (whole)
+            paired_unit(to, from, b->ldb, SIDE, STEP);
+        else
+            paired_unit(to, from, b->ldb, cols, b->k - k);
+    }
 }
 
 void CPU_NAME(cpu_tile_pack_b)(const cpu_tile_b *b)
 {
-    enum { AHEAD = 4 };
-    const int64_t panels = cpu_tile_panels(b->n), steps = cpu_tile_steps(b->k);
-    for (int64_t i = 0; i < panels * steps; i++) {
-        const unit u = unit_at(b, i, panels, steps);
-        if (i + AHEAD < panels * steps)
-            unit_ahead(b, unit_at(b, i + AHEAD, panels, steps));
-        uint16_t *out = b->packed + (u.panel * steps + u.step) * UNIT;
-        const uint16_t *p = unit_source(b, u);
-        const int64_t cols = b->n - u.panel * SIDE, k = b->k - u.step * STEP;
-        const bool whole = cols >= SIDE && k >= STEP;
-        if (b->b_rows_n && whole)
-            turned_unit(out, p, b->ldb, SIDE, STEP);
-        else if (b->b_rows_n)
-            turned_unit(out, p, b->ldb, cols < SIDE ? cols : SIDE, k);
-        else if (whole)
-            paired_unit(out, p, b->ldb, SIDE, STEP);
-        else
-            paired_unit(out, p, b->ldb, cols, k);
+    cpu_tile_b at = *b;
+    for (int64_t j = 0; j < cpu_tile_panels(b->n); j++) {
+        pack_panel(&at, j);
+        at.packed += cpu_tile_steps(b->k) * UNIT;
     }
 }
 
@@ -144,10 +152,17 @@ INLINE void ask(lines *l)
     }
 }
 
-INLINE lines lines_of_b(const cpu_tile_b *b, int64_t steps)
+/* The lines of a panel of b. */
+INLINE lines lines_of_b(const cpu_tile_b *b, int64_t panel, int64_t steps)
 {
-    return b->b_rows_n ? lines_of(b->b, b->ldb * 2, b->n, b->k * 2, steps)
-                       : lines_of(b->b, b->ldb * 2, b->k, b->n * 2, steps);
+    const int64_t col = panel * SIDE;
+    const int64_t cols = b->n - col < SIDE ? b->n - col : SIDE;
+    if (cols <= 0)
+        return (lines){0};
+    return b->b_rows_n
+               ? lines_of(b->b + col * b->ldb, b->ldb * 2, cols, b->k * 2,
+                          steps)
+               : lines_of(b->b + col, b->ldb * 2, b->k, cols * 2, steps);
 }
 
 /* ---- results ------------------------------------------------------------ */
@@ -171,19 +186,6 @@ INLINE __m512i woven(vf even, vf odd)
 #endif
 }
 
-/* A whole row of 32 columns of bf16. */
-INLINE void finish_bf16(uint16_t *c, const float *even, const float *odd,
-                        vf alpha, vf beta, bool add)
-{
-    vf e = load(even) * alpha, o = load(odd) * alpha;
-    if (add) {
-        const vu old = (vu)_mm512_loadu_si512(c);
-        e = madd(beta, (vf)(old << 16), e);
-        o = madd(beta, (vf)(old & 0xffff0000U), o);
-    }
-    _mm512_storeu_si512(c, woven(e, o));
-}
-
 /* Even and odd columns in their order. */
 INLINE void weave(vf even, vf odd, vf *low, vf *high)
 {
@@ -195,11 +197,24 @@ INLINE void weave(vf even, vf odd, vf *low, vf *high)
     *high = (vf)_mm512_permutex2var_ps((__m512)even, last, (__m512)odd);
 }
 
-INLINE void finish_f32(float *c, const float *even, const float *odd, vf alpha,
-                       vf beta, bool add)
+/* Rows of whole squares, and of those at the right edge. */
+INLINE void finish_bf16(uint16_t *c, vf even, vf odd, vf alpha, vf beta,
+                        bool add)
+{
+    even = even * alpha;
+    odd = odd * alpha;
+    if (add) {
+        const vu old = (vu)_mm512_loadu_si512(c);
+        even = madd(beta, (vf)(old << 16), even);
+        odd = madd(beta, (vf)(old & 0xffff0000U), odd);
+    }
+    _mm512_storeu_si512(c, woven(even, odd));
+}
+
+INLINE void finish_f32(float *c, vf even, vf odd, vf alpha, vf beta, bool add)
 {
     vf low, high;
-    weave(load(even), load(odd), &low, &high);
+    weave(even, odd, &low, &high);
     low = low * alpha;
     high = high * alpha;
     if (add) {
@@ -210,55 +225,51 @@ INLINE void finish_f32(float *c, const float *even, const float *odd, vf alpha,
     store(c + VL, high);
 }
 
-INLINE void finish_any(void *c, const float *even, const float *odd,
-                       int64_t cols, float alpha, float beta, bool bf)
+INLINE void finish_edge(void *c, vf even, vf odd, const cpu_tile_block *g,
+                        int64_t cols)
 {
     vf low, high;
     float row[SIDE];
-    weave(load(even), load(odd), &low, &high);
+    weave(even, odd, &low, &high);
     store(row, low);
     store(row + VL, high);
-    put_scaled(c, row, cols, alpha, beta, bf);
+    put_scaled(c, row, cols, g->alpha, g->beta, g->c_bf);
 }
 
-/* The square at (row, col) of c from sums: even columns of rows 0 .. 15, odd
- * ones, then of rows 16 .. 31. */
+/* sums [4 tiles]: even columns of rows 0 .. 15, odd ones, of rows 16 .. 31. */
 INLINE void finish_rows(const cpu_tile_block *g, const float *sum, char *c,
-                        int64_t rows, bool bf, bool add)
+                        int64_t rows, int64_t cols, bool bf, bool add)
 {
     const vf alpha = splat(g->alpha), beta = splat(g->beta);
     for (int64_t i = 0; i < rows; i++, c += g->ldc * (bf ? 2 : 4)) {
-        const float *even = sum + i / TILE_SIDE * UNIT / 2 + i % TILE_SIDE * VL;
-        const float *odd = even + UNIT / 4;
-        if (bf)
+        const int64_t at = i / TILE_SIDE * (UNIT / 2) + i % TILE_SIDE * VL;
+        const vf even = load(sum + at), odd = load(sum + at + UNIT / 4);
+        if (cols < SIDE)
+            finish_edge(c, even, odd, g, cols);
+        else if (bf)
             finish_bf16((uint16_t *)(void *)c, even, odd, alpha, beta, add);
         else
             finish_f32((float *)(void *)c, even, odd, alpha, beta, add);
     }
 }
 
+/* The square at (row, col) of c. */
 static void finish_square(const cpu_tile_block *g, const float *sum,
                           int64_t row, int64_t col)
 {
     const int64_t rows = g->m - row < SIDE ? g->m - row : SIDE;
     const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
-    const int64_t size = g->c_bf ? 2 : 4;
-    char *c = (char *)g->c + (row * g->ldc + col) * size;
+    char *c = (char *)g->c + (row * g->ldc + col) * (g->c_bf ? 2 : 4);
     if (cols < SIDE)
-        for (int64_t i = 0; i < rows; i++) {
-            const float *even =
-                sum + i / TILE_SIDE * UNIT / 2 + i % TILE_SIDE * VL;
-            finish_any(c + i * g->ldc * size, even, even + UNIT / 4, cols,
-                       g->alpha, g->beta, g->c_bf);
-        }
+        finish_rows(g, sum, c, rows, cols, g->c_bf, false);
     else if (g->c_bf && g->beta == 0)
-        finish_rows(g, sum, c, rows, true, false);
+        finish_rows(g, sum, c, rows, SIDE, true, false);
     else if (g->c_bf)
-        finish_rows(g, sum, c, rows, true, true);
+        finish_rows(g, sum, c, rows, SIDE, true, true);
     else if (g->beta == 0)
-        finish_rows(g, sum, c, rows, false, false);
+        finish_rows(g, sum, c, rows, SIDE, false, false);
     else
-        finish_rows(g, sum, c, rows, false, true);
+        finish_rows(g, sum, c, rows, SIDE, false, true);
 }
 
 /* ---- squares ------------------------------------------------------------ */
@@ -302,13 +313,17 @@ INLINE void store_square(float *sum)
     tile_store(3, sum + UNIT / 4 * 3, LINE);
 }
 
-/* A panel's lines for the steps of this block. */
-INLINE lines lines_of_a(const cpu_tile_block *g, int64_t panel, int64_t steps)
+/* The lines of the rows of a from step `step` on that a block of `n_steps`
+ * reads. */
+INLINE lines lines_of_a(const cpu_tile_block *g, int64_t panel, int64_t step,
+                        int64_t n_steps, int64_t steps)
 {
-    const tiles a = a_tiles(g, panel);
-    if (panel < g->a.direct)
-        return lines_of(a.at, a.stride, SIDE, g->steps * LINE, steps);
-    return lines_of(a.at, UNIT * 2, g->steps, UNIT * 2, steps);
+    const cpu_tile_a *a = &g->a;
+    if (panel < a->direct)
+        return lines_of(a->rows + panel * SIDE * a->ld + step * STEP, 2 * a->ld,
+                        SIDE, n_steps * LINE, steps);
+    return lines_of(a->packed + (panel - a->direct) * a->panel + step * UNIT, 0,
+                    1, n_steps * UNIT * 2, steps);
 }
 
 /* The square of c at (row, col). */
@@ -321,52 +336,86 @@ INLINE lines lines_of_c(const cpu_tile_block *g, int64_t row, int64_t col)
                     g->ldc * size, rows, cols * size, g->steps);
 }
 
-/* The square += steps of a panel of a and one of b. */
-INLINE void multiply_square(tiles a, const uint16_t *b, int64_t steps,
-                            lines ahead[3])
+/* What is asked for beside the products. */
+typedef struct beside {
+    lines a, b, c;
+} beside;
+
+INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
+                           beside *w)
 {
-    for (int64_t s = 0; s < steps; s++) {
-        tile_load(4, a.at, a.stride);
-        tile_load(6, b, LINE);
-        tile_load(5, a.at + a.half, a.stride);
-        tile_load(7, b + TILE, LINE);
-        ask(&ahead[0]);
-        ask(&ahead[1]);
-        ask(&ahead[2]);
+    for (int64_t s = from; s < to; s++) {
+        const uint16_t *at = a.at + s * a.step;
+        tile_load(6, b + s * UNIT, LINE);
+        tile_load(4, at, a.stride);
+        tile_load(7, b + s * UNIT + TILE, LINE);
+        tile_load(5, at + a.half, a.stride);
         tile_mul(0, 4, 6);
         tile_mul(1, 4, 7);
         tile_mul(2, 5, 6);
         tile_mul(3, 5, 7);
-        a.at += a.step;
-        b += UNIT;
+        ask(&w->a);
+        ask(&w->b);
+        ask(&w->c);
     }
+}
+
+/* A square that is multiplied; it goes to c while the next one is. */
+typedef struct square {
+    int64_t row, col;
+    float *sum; /* NULL: none */
+} square;
+
+INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
+                            beside *w)
+{
+    const tiles a = a_tiles(g, q.row / SIDE);
+    const int64_t half = g->steps / 2;
+    if (g->first)
+        clear_square();
+    else
+        load_square(q.sum);
+    multiply_steps(a, g->b.packed, 0, half, w);
+    if (before.sum)
+        finish_square(g, before.sum, before.row, before.col);
+    multiply_steps(a, g->b.packed, half, g->steps, w);
+    store_square(q.sum);
+}
+
+/* The squares of one panel of b, which is packed; the last one is left. */
+INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
+                             float part[2][UNIT], beside *w)
+{
+    const int64_t rows = cpu_tile_panels(g->m), cols = cpu_tile_panels(g->n);
+    for (int64_t i = 0; i < rows; i++) {
+        const square q = {i * SIDE, j * SIDE,
+                          g->first && g->last ? part[(j * rows + i) % 2]
+                                              : g->sum + (j * rows + i) * UNIT};
+        /* The next block's rows, while the panels of b go by. */
+        if (g->next_steps > 0 && i % cols == j)
+            w->a = lines_of_a(g, i, g->a_step + g->steps, g->next_steps,
+                              g->steps * cols);
+        if (g->last)
+            w->c = lines_of_c(g, q.row, q.col);
+        multiply_square(g, q, before, w);
+        if (g->last)
+            before = q;
+    }
+    return before;
 }
 
 void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g)
 {
     const int64_t rows = cpu_tile_panels(g->m), cols = cpu_tile_panels(g->n);
-    _Alignas(LINE) float part[UNIT];
-    /* What comes next of a, of b and of c. */
-    lines ahead[3] = {{0}};
-    if (g->next.n)
-        ahead[1] = lines_of_b(&g->next, rows * cols * g->steps);
-    for (int64_t i = 0; i < rows; i++) {
-        const tiles a = a_tiles(g, i);
-        if (i + 1 < rows)
-            ahead[0] = lines_of_a(g, i + 1, cols * g->steps);
-        for (int64_t j = 0; j < cols; j++) {
-            float *sum =
-                g->first && g->last ? part : g->sum + (i * cols + j) * UNIT;
-            if (g->last)
-                ahead[2] = lines_of_c(g, i * SIDE, j * SIDE);
-            if (g->first)
-                clear_square();
-            else
-                load_square(sum);
-            multiply_square(a, g->b + j * g->steps * UNIT, g->steps, ahead);
-            store_square(sum);
-            if (g->last)
-                finish_square(g, sum, i * SIDE, j * SIDE);
-        }
+    _Alignas(LINE) float part[2][UNIT];
+    beside w = {{0}, {0}, {0}};
+    square before = {0};
+    for (int64_t j = 0; j < cols; j++) {
+        pack_panel(&g->b, j);
+        w.b = j + 1 < cols ? lines_of_b(&g->b, j + 1, rows * g->steps)
+                           : lines_of_b(&g->next, 0, rows * g->steps);
+        before = multiply_panel(g, j, before, part, &w);
     }
+    if (before.sum)
+        finish_square(g, before.sum, before.row, before.col);
 }
