@@ -8,16 +8,15 @@
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 
-/* A panel of b and a moving one of a, MOST_K long, share the first cache (48
- * KB); sums [MOST_M, MOST_N] and rows of a for two blocks share the second. */
-enum { MOST_K = 320, MOST_M = 768, MOST_N = 256 };
+/* A panel of b, MOST_K long, takes half of the first cache (48 KB); sums
+ * [MOST_M, MOST_N] and rows of a for two blocks share the second (2 MB). */
+enum { MOST_K = 384, MOST_M = 640, MOST_N = 256 };
 
 /* ---- many rows ------------------------------------------------------- */
 
 typedef struct plan {
     cpu_cut m, n, k;
-    int64_t direct;  /* panels of a that are used in place */
-    int64_t a_panel; /* elements of a packed one */
+    int64_t direct, packed; /* panels of a used in place, and packed */
 } plan;
 
 /* Whether panels of a are read well where they are: whole lines, and 32 rows
@@ -70,7 +69,7 @@ static plan cut(const cpu_backend *cpu, const cpu_call *p)
     s.k = cpu_cut_even(p->k, (p->k + MOST_K - 1) / MOST_K, STEP);
     cut_pieces(p, cpu->be.n_threads, &s);
     s.direct = lies_well(p, s.k.size) ? m / SIDE : 0;
-    s.a_panel = cpu_tile_steps(p->k) * UNIT;
+    s.packed = cpu_tile_panels(m) - s.direct;
     return s;
 }
 
@@ -124,41 +123,45 @@ static cpu_tile_b block_of_b(const walk *w, place at)
         .packed = w->b};
 }
 
-/* Panels of a from `row` on. */
-static cpu_tile_a rows_of_a(const walk *w, int64_t row)
+/* Packed panels lie together by blocks along k, so that those of one block
+ * spread over the sets of the second cache. */
+static int64_t packed_at(const plan *s, int64_t block)
 {
-    const int64_t left = w->s->direct - row / SIDE;
-    return (cpu_tile_a){.rows = cpu_at(w->p->a, row, 0),
+    return block * s->packed * cpu_tile_steps(s->k.size) * UNIT;
+}
+
+static cpu_tile_a block_of_a(const walk *w, place at)
+{
+    const plan *s = w->s;
+    const int64_t left = s->direct - at.row / SIDE;
+    const int64_t steps = cpu_tile_steps(cpu_cut_length(s->k, at.block));
+    const int64_t skip = left < 0 ? -left * steps * UNIT : 0;
+    return (cpu_tile_a){.rows = cpu_at(w->p->a, at.row, at.block * s->k.size),
                         .ld = w->p->a.ld,
                         .direct = left > 0 ? left : 0,
-                        .packed =
-                            w->packed + (left < 0 ? -left * w->s->a_panel : 0),
-                        .panel = w->s->a_panel};
+                        .packed = w->packed + packed_at(s, at.block) + skip,
+                        .steps = steps};
 }
 
 static void run_block(const walk *w, place at, place then)
 {
     const cpu_call *p = w->p;
-    const cpu_cut k = w->s->k;
-    const bool last = at.block + 1 == k.count;
-    const cpu_tile_block g = {
-        .m = at.m,
-        .n = at.n,
-        .steps = cpu_tile_steps(cpu_cut_length(k, at.block)),
-        .a = rows_of_a(w, at.row),
-        .a_step = at.block * k.size / STEP,
-        .b = block_of_b(w, at),
-        .next = block_of_b(w, then),
-        .next_steps =
-            last ? 0 : cpu_tile_steps(cpu_cut_length(k, at.block + 1)),
-        .sum = w->sum,
-        .first = at.block == 0,
-        .last = last,
-        .c = cpu_at(p->c, at.row, at.col),
-        .ldc = p->c.ld,
-        .c_bf = p->c.dtype == BASE_BF16,
-        .alpha = p->alpha,
-        .beta = p->beta};
+    const bool last = at.block + 1 == w->s->k.count;
+    cpu_tile_block g = {.m = at.m,
+                        .n = at.n,
+                        .a = block_of_a(w, at),
+                        .b = block_of_b(w, at),
+                        .next_b = block_of_b(w, then),
+                        .sum = w->sum,
+                        .first = at.block == 0,
+                        .last = last,
+                        .c = cpu_at(p->c, at.row, at.col),
+                        .ldc = p->c.ld,
+                        .c_bf = p->c.dtype == BASE_BF16,
+                        .alpha = p->alpha,
+                        .beta = p->beta};
+    if (!last)
+        g.next_a = block_of_a(w, then);
     w->cpu->tiles->gemm(&g);
 }
 
@@ -181,19 +184,21 @@ static void run_pieces(const walk *w, int thread, int n_threads)
 static void pack_rows(const cpu_backend *cpu, const cpu_call *p, const plan *s,
                       uint16_t *packed)
 {
-    const int64_t panels = cpu_tile_panels(p->a.rows);
-#pragma omp for schedule(static)
-    for (int64_t i = s->direct; i < panels; i++)
-        cpu->tiles->pack_a(packed + (i - s->direct) * s->a_panel,
-                           cpu_at(p->a, i * SIDE, 0), p->a.ld,
-                           p->a.rows - i * SIDE, p->k);
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t t = 0; t < s->k.count; t++)
+        for (int64_t i = 0; i < s->packed; i++) {
+            const int64_t row = (s->direct + i) * SIDE;
+            const int64_t k = cpu_cut_length(s->k, t);
+            cpu->tiles->pack_a(
+                packed + packed_at(s, t) + i * cpu_tile_steps(k) * UNIT,
+                cpu_at(p->a, row, t * s->k.size), p->a.ld, p->a.rows - row, k);
+        }
 }
 
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
 {
     const plan s = cut(cpu, p);
-    const int64_t panels = cpu_tile_panels(p->a.rows) - s.direct;
-    const size_t a = (size_t)(panels * s.a_panel) * sizeof(uint16_t);
+    const size_t a = (size_t)packed_at(&s, s.k.count) * sizeof(uint16_t);
     const size_t panel = panel_elements(&s);
     uint16_t *packed = cpu_list(cpu, a);
     if (!packed || !cpu_scratch(cpu, panel * sizeof(uint16_t) +
@@ -210,7 +215,7 @@ void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
                         .b = mine,
                         .sum = (float *)(void *)(mine + panel)};
         cpu->tiles->start();
-        if (panels > 0)
+        if (s.packed > 0)
             pack_rows(cpu, p, &s, packed);
         run_pieces(&w, thread, omp_get_num_threads());
         cpu->tiles->stop();

@@ -18,13 +18,14 @@
 #define CPU_TILE_UNIT 1024 /* bf16 elements of a panel's step */
 #define CPU_TILE_ROWS 64   /* that `few` takes */
 
-/* Panels of an operand: the first `direct` of them as rows in place (whole
- * ones, of k a multiple of 32), the others packed. */
+/* Panels of a for a block along k: the first `direct` of them as rows in place
+ * (whole ones, of k a multiple of 32), the others packed one after the other.
+ */
 typedef struct cpu_tile_a {
     const uint16_t *rows;
     int64_t ld, direct;
     const uint16_t *packed;
-    int64_t panel; /* elements of a packed panel */
+    int64_t steps; /* of a panel */
 } cpu_tile_a;
 
 /* Columns of op(b), to be packed: b is [n, k] (b_rows_n, used transposed) or
@@ -49,11 +50,9 @@ static inline int64_t cpu_tile_steps(int64_t k)
  * Meanwhile what comes next is fetched: rows of a for next_steps more, and the
  * first panel of next. */
 typedef struct cpu_tile_block {
-    int64_t m, n, steps;
-    cpu_tile_a a;
-    int64_t a_step;     /* of a's first step here */
-    cpu_tile_b b, next; /* next.n 0: none */
-    int64_t next_steps;
+    int64_t m, n;
+    cpu_tile_a a, next_a; /* next_a.steps 0: none */
+    cpu_tile_b b, next_b; /* next_b.n 0: none */
     float *sum; /* UNIT floats for every 32 x 32; none where k is one block */
     bool first, last;
     void *c; /* with `last` */

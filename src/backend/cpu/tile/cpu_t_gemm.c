@@ -280,15 +280,13 @@ typedef struct tiles {
     int64_t half, step, stride;
 } tiles;
 
-INLINE tiles a_tiles(const cpu_tile_block *g, int64_t panel)
+INLINE tiles a_tiles(const cpu_tile_a *a, int64_t panel)
 {
-    const cpu_tile_a *a = &g->a;
     if (panel < a->direct)
-        return (tiles){a->rows + panel * SIDE * a->ld + g->a_step * STEP,
-                       TILE_SIDE * a->ld, STEP, 2 * a->ld};
-    return (tiles){a->packed + (panel - a->direct) * a->panel +
-                       g->a_step * UNIT,
-                   TILE, UNIT, LINE};
+        return (tiles){a->rows + panel * SIDE * a->ld, TILE_SIDE * a->ld, STEP,
+                       2 * a->ld};
+    return (tiles){a->packed + (panel - a->direct) * a->steps * UNIT, TILE,
+                   UNIT, LINE};
 }
 
 INLINE void clear_square(void)
@@ -313,17 +311,13 @@ INLINE void store_square(float *sum)
     tile_store(3, sum + UNIT / 4 * 3, LINE);
 }
 
-/* The lines of the rows of a from step `step` on that a block of `n_steps`
- * reads. */
-INLINE lines lines_of_a(const cpu_tile_block *g, int64_t panel, int64_t step,
-                        int64_t n_steps, int64_t steps)
+/* A panel's lines. */
+INLINE lines lines_of_a(const cpu_tile_a *a, int64_t panel, int64_t steps)
 {
-    const cpu_tile_a *a = &g->a;
+    const tiles t = a_tiles(a, panel);
     if (panel < a->direct)
-        return lines_of(a->rows + panel * SIDE * a->ld + step * STEP, 2 * a->ld,
-                        SIDE, n_steps * LINE, steps);
-    return lines_of(a->packed + (panel - a->direct) * a->panel + step * UNIT, 0,
-                    1, n_steps * UNIT * 2, steps);
+        return lines_of(t.at, t.stride, SIDE, a->steps * LINE, steps);
+    return lines_of(t.at, 0, 1, a->steps * UNIT * 2, steps);
 }
 
 /* The square of c at (row, col). */
@@ -333,7 +327,7 @@ INLINE lines lines_of_c(const cpu_tile_block *g, int64_t row, int64_t col)
     const int64_t rows = g->m - row < SIDE ? g->m - row : SIDE;
     const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
     return lines_of((const char *)g->c + (row * g->ldc + col) * size,
-                    g->ldc * size, rows, cols * size, g->steps);
+                    g->ldc * size, rows, cols * size, g->a.steps);
 }
 
 /* What is asked for beside the products. */
@@ -347,9 +341,9 @@ INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
     for (int64_t s = from; s < to; s++) {
         const uint16_t *at = a.at + s * a.step;
         tile_load(6, b + s * UNIT, LINE);
-        tile_load(4, at, a.stride);
+        tile_load_once(4, at, a.stride);
         tile_load(7, b + s * UNIT + TILE, LINE);
-        tile_load(5, at + a.half, a.stride);
+        tile_load_once(5, at + a.half, a.stride);
         tile_mul(0, 4, 6);
         tile_mul(1, 4, 7);
         tile_mul(2, 5, 6);
@@ -369,8 +363,8 @@ typedef struct square {
 INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
                             beside *w)
 {
-    const tiles a = a_tiles(g, q.row / SIDE);
-    const int64_t half = g->steps / 2;
+    const tiles a = a_tiles(&g->a, q.row / SIDE);
+    const int64_t half = g->a.steps / 2;
     if (g->first)
         clear_square();
     else
@@ -378,7 +372,7 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
     multiply_steps(a, g->b.packed, 0, half, w);
     if (before.sum)
         finish_square(g, before.sum, before.row, before.col);
-    multiply_steps(a, g->b.packed, half, g->steps, w);
+    multiply_steps(a, g->b.packed, half, g->a.steps, w);
     store_square(q.sum);
 }
 
@@ -392,9 +386,8 @@ INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
                           g->first && g->last ? part[(j * rows + i) % 2]
                                               : g->sum + (j * rows + i) * UNIT};
         /* The next block's rows, while the panels of b go by. */
-        if (g->next_steps > 0 && i % cols == j)
-            w->a = lines_of_a(g, i, g->a_step + g->steps, g->next_steps,
-                              g->steps * cols);
+        if (g->next_a.steps > 0 && i % cols == j)
+            w->a = lines_of_a(&g->next_a, i, g->a.steps * cols);
         if (g->last)
             w->c = lines_of_c(g, q.row, q.col);
         multiply_square(g, q, before, w);
@@ -412,8 +405,8 @@ void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g)
     square before = {0};
     for (int64_t j = 0; j < cols; j++) {
         pack_panel(&g->b, j);
-        w.b = j + 1 < cols ? lines_of_b(&g->b, j + 1, rows * g->steps)
-                           : lines_of_b(&g->next, 0, rows * g->steps);
+        w.b = j + 1 < cols ? lines_of_b(&g->b, j + 1, rows * g->a.steps)
+                           : lines_of_b(&g->next_b, 0, rows * g->a.steps);
         before = multiply_panel(g, j, before, part, &w);
     }
     if (before.sum)

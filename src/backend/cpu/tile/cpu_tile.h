@@ -44,6 +44,7 @@ INLINE void tile_load(int t, const void *p, int64_t stride)
     for (int i = 0; i < TILE_SIDE; i++)
         memcpy(emulated[t] + i * 64, (const char *)p + i * stride, 64);
 }
+#define tile_load_once tile_load
 INLINE void tile_store(int t, void *p, int64_t stride)
 {
     for (int i = 0; i < TILE_SIDE; i++)
@@ -103,6 +104,12 @@ INLINE void tile_start(void)
     do {                                                                       \
         __asm__ volatile("" ::: "memory");                                     \
         _tile_loadd(t, p, (size_t)(step));                                     \
+    } while (0)
+/* The same for what the first cache need not keep. */
+#define tile_load_once(t, p, step)                                             \
+    do {                                                                       \
+        __asm__ volatile("" ::: "memory");                                     \
+        _tile_stream_loadd(t, p, (size_t)(step));                              \
     } while (0)
 #define tile_store(t, p, step) _tile_stored(t, p, (size_t)(step))
 #define tile_mul(c, a, b)      _tile_dpbf16ps(c, a, b)
