@@ -14,8 +14,8 @@ enum {
     LANES = CPU_TILE_LANES,
     KEYS = 256, /* scores of a strip and P fill the first cache */
     STRIPS = LANES / SIDE,
-    GROUPS = KEYS / SIDE,
-    BEHIND = 8 /* P may grow to 2^BEHIND */
+    GROUPS = KEYS / SIDE, /* <= MOST_GROUPS */
+    BEHIND = 8            /* P may grow to 2^BEHIND */
 };
 
 /* Of no score yet: finite, so that its difference to anything is no NaN. */
@@ -23,6 +23,8 @@ enum {
 
 typedef struct space {
     int64_t chunks;
+    float scale;    /* log2(e) in it */
+    lanes *l;       /* [STRIPS] */
     uint16_t *q;    /* [STRIPS, chunks] pairs of a: rows are lanes */
     uint16_t *k;    /* [GROUPS, chunks] pairs of b: columns are keys */
     uint16_t *v;    /* [GROUPS, chunks] pairs of b: summed over keys */
@@ -39,6 +41,7 @@ static size_t place(space *s, void *memory, int head_dim)
     base_plan plan = {.base = memory};
     const size_t chunks = (size_t)in_32s(head_dim);
     s->chunks = (int64_t)chunks;
+    s->l = base_plan_take(&plan, STRIPS, sizeof *s->l);
     s->q = base_plan_take(&plan, STRIPS * chunks, PAIR * 2);
     s->k = base_plan_take(&plan, GROUPS * chunks, PAIR * 2);
     s->v = base_plan_take(&plan, GROUPS * chunks, PAIR * 2);
@@ -101,27 +104,22 @@ static void pack_keys(const cpu_attn_task *t, const space *s, int64_t key,
 
 /* ---- a strip of lanes and a block of keys ---------------------------- */
 
-typedef struct strip {
-    lanes l;
-    int number;
-    int begin, end; /* groups that any lane sees */
-    bool fresh;     /* no keys before these */
-    float scale;    /* log2(e) in it */
-    seen seen[SIDE];
-} strip;
-
-/* The largest of the scores in each lane of the vector. */
+/* The largest of a row's scores, in each lane of the vector. */
 INLINE vf row_top(const space *s, const strip *u, int row)
 {
+    const float *at = quad_row(s->s, row, 0);
     vf left = splat(-INFINITY), right = left;
     for (int g = u->begin; g < u->end; ++g) {
-        const __mmask32 mask = seen_of_group(u->seen[row], g);
-        const vf a = load(quad_row(s->s + g * QUAD, row, 0));
-        const vf b = load(quad_row(s->s + g * QUAD, row, 1));
-        left = (vf)_mm512_mask_max_ps((__m512)left, (__mmask16)mask, (__m512)a,
-                                      (__m512)left);
-        right = (vf)_mm512_mask_max_ps((__m512)right, (__mmask16)(mask >> 16),
-                                       (__m512)b, (__m512)right);
+        vf a = load(at + g * QUAD), b = load(at + g * QUAD + RIGHT);
+        if (!all_seen(u, g)) {
+            const uint32_t mask = u->seen[g][row];
+            a = (vf)_mm512_mask_mov_ps((__m512)left, (__mmask16)mask,
+                                       (__m512)a);
+            b = (vf)_mm512_mask_mov_ps((__m512)right, (__mmask16)(mask >> 16),
+                                       (__m512)b);
+        }
+        left = larger(a, left);
+        right = larger(b, right);
     }
     return larger(left, right);
 }
@@ -162,11 +160,10 @@ static void follow(const space *s, const strip *u, int row)
     vf top[16], old = splat(NONE);
     float *m = s->m + u->number * SIDE + row;
     for (int i = 0; i < 16; ++i)
-        top[i] =
-            row + i < u->l.used ? row_top(s, u, row + i) : splat(-INFINITY);
+        top[i] = row + i < SIDE ? row_top(s, u, row + i) : splat(-INFINITY);
     if (!u->fresh)
         old = load(m);
-    const vf most = rows_max(top) * u->scale;
+    const vf most = rows_max(top) * s->scale;
     const __mmask16 behind = _mm512_cmp_ps_mask(
         (__m512)most, (__m512)(old + (float)BEHIND), _CMP_GT_OQ);
     const vf now = (vf)_mm512_mask_mov_ps((__m512)old, behind, (__m512)most);
@@ -178,50 +175,25 @@ static void follow(const space *s, const strip *u, int row)
 /* A lane's row of P, and what it adds to l. */
 INLINE void row_exp(const space *s, const strip *u, int row)
 {
-    const vf m = splat(s->m[u->number * SIDE + row]), scale = splat(u->scale);
+    const float *at = quad_row(s->s, row, 0);
+    uint16_t *p = s->p + row * SIDE;
     float *sum = s->sum + (u->number * SIDE + row) * 16;
+    const vf m = splat(s->m[u->number * SIDE + row]), scale = splat(s->scale);
     vf left = {0}, right = {0};
     for (int g = u->begin; g < u->end; ++g) {
-        const __mmask32 mask = seen_of_group(u->seen[row], g);
-        const vf a = load(quad_row(s->s + g * QUAD, row, 0));
-        const vf b = load(quad_row(s->s + g * QUAD, row, 1));
-        vf pa = exp2_vf(madd(a, scale, -m)), pb = exp2_vf(madd(b, scale, -m));
-        if (mask != 0xffffffffU) {
-            pa = keep((__mmask16)mask, pa);
-            pb = keep((__mmask16)(mask >> 16), pb);
+        vf a = exp2_vf(madd(load(at + g * QUAD), scale, -m));
+        vf b = exp2_vf(madd(load(at + g * QUAD + RIGHT), scale, -m));
+        if (!all_seen(u, g)) {
+            const uint32_t mask = u->seen[g][row];
+            a = keep((__mmask16)mask, a);
+            b = keep((__mmask16)(mask >> 16), b);
         }
-        left += pa;
-        right += pb;
-        const vu words = words_of_upper(rounded(pa), rounded(pb));
-        _mm512_store_si512(s->p + g * PAIR + row * SIDE, (__m512i)words);
+        left += a;
+        right += b;
+        store_words(p + g * PAIR, words_of_upper(rounded(a), rounded(b)));
     }
     left += right;
     store(sum, u->fresh ? left : load(sum) + left);
-}
-
-static lanes lanes_of(const cpu_attn_task *t, int number)
-{
-    const int64_t from = (int64_t)number * SIDE;
-    return (lanes){t->heads, t->head_dim, from,
-                   (int)least(t->heads * t->n - from, SIDE)};
-}
-
-/* What the lanes of a strip see of a block of keys; false: nothing. */
-static bool look(strip *u, const cpu_attn_task *t, int number, int64_t key,
-                 int keys)
-{
-    u->l = lanes_of(t, number);
-    u->number = number;
-    u->scale = t->scale * LOG2E;
-    for (int i = 0; i < u->l.used; ++i) {
-        int64_t position = t->past + t->first + (u->l.from + i) / t->heads;
-        u->seen[i] = seen_from(position, t->window, key, keys);
-        if (i == 0)
-            u->fresh = first_seen(position, t->window) >= key;
-    }
-    u->begin = u->seen[0].from / SIDE;
-    u->end = (int)in_32s(u->seen[u->l.used - 1].to);
-    return u->begin < u->end;
 }
 
 static void attend(const space *s, const strip *u)
@@ -232,7 +204,7 @@ static void attend(const space *s, const strip *u)
                       s->k + g * step, PAIR, s->chunks);
     follow(s, u, 0);
     follow(s, u, 16);
-    for (int i = 0; i < u->l.used; ++i)
+    for (int i = 0; i < SIDE; ++i)
         row_exp(s, u, i);
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
         quad_multiply(s->o + (u->number * s->chunks + chunk) * QUAD, !u->fresh,
@@ -244,50 +216,49 @@ static void attend(const space *s, const strip *u)
 /* ---- the block of queries --------------------------------------------- */
 
 /* Writes O and lse of a strip. */
-static void finish(const cpu_attn_task *t, const space *s, const lanes *l)
+static void finish(const cpu_attn_task *t, const space *s, int number)
 {
-    float sum[SIDE], part[SIDE];
+    const lanes *l = s->l + number;
+    const float *sum = s->sum + number * SIDE * 16, *m = s->m + number * SIDE;
+    float lse[SIDE], part[SIDE];
     for (int i = 0; i < SIDE; i += 16) {
         vf row[16];
         for (int j = 0; j < 16; ++j)
-            row[j] = load(s->sum + (l->from + i + j) * 16);
-        const vf all = rows_sum(row);
-        store(sum + i, all);
-        store(part + i, 1.0f / all);
+            row[j] = load(sum + (i + j) * 16);
+        const vf v = rows_sum(row);
+        store(lse + i, load(m + i) * LN2 + log_vf(v));
+        store(part + i, 1.0f / v);
     }
     lanes_store(t->o + t->first * t->ldo * 2, t->ldo, l,
-                s->o + l->from * s->chunks * SIDE, part);
-    for (int i = 0; t->lse && i < l->used; ++i) {
-        const int64_t lane = l->from + i;
-        t->lse[(t->first + lane / t->heads) * t->ldlse + lane % t->heads] =
-            s->m[lane] * LN2 + logf(sum[i]);
-    }
+                s->o + number * s->chunks * QUAD, part);
+    for (int i = 0; t->lse && i < l->used; ++i)
+        t->lse[(t->first + l->row[i]) * t->ldlse + l->head[i]] = lse[i];
 }
 
 void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
 {
     space s;
     place(&s, scratch, t->head_dim);
+    s.scale = t->scale * LOG2E;
     const int strips = (int)in_32s(t->heads * t->n);
     const int64_t low = t->past + t->first, high = low + t->n - 1;
     const int64_t first = first_seen(low, t->window);
-    strip u;
     for (int i = 0; i < strips; ++i) {
-        const lanes l = lanes_of(t, i);
-        lanes_load(s.q + i * s.chunks * PAIR, &l, t->q + t->first * t->ldq * 2,
-                   t->ldq);
+        lanes_set(s.l + i, t->heads, t->head_dim, t->n, i * SIDE);
+        lanes_load(s.q + i * s.chunks * PAIR, s.l + i,
+                   t->q + t->first * t->ldq * 2, t->ldq);
     }
     tile_start();
     for (int64_t key = first / KEYS * KEYS; key <= high; key += KEYS) {
         const int keys = (int)least(high + 1 - key, KEYS);
         pack_keys(t, &s, key, keys, first);
-        for (int i = 0; i < strips; ++i)
-            if (look(&u, t, i, key, keys))
+        for (int i = 0; i < strips; ++i) {
+            strip u;
+            if (strip_set(&u, s.l + i, i, low, t->window, key, keys))
                 attend(&s, &u);
+        }
     }
     tile_stop();
-    for (int i = 0; i < strips; ++i) {
-        const lanes l = lanes_of(t, i);
-        finish(t, &s, &l);
-    }
+    for (int i = 0; i < strips; ++i)
+        finish(t, &s, i);
 }

@@ -20,6 +20,7 @@
 #define SIDE  32
 #define PAIR  (2 * TILE)    /* elements of a pair */
 #define QUAD  (SIDE * SIDE) /* floats of a quad */
+#define RIGHT 256 /* from the left tiles of a quad to the right ones */
 #define LOG2E 0x1.715476p+0f
 #define LN2   0x1.62e430p-1f
 
@@ -35,7 +36,7 @@ INLINE int64_t least(int64_t a, int64_t b)
 /* Columns 16 half .. of a row of a quad. */
 INLINE float *quad_row(float *quad, int row, int half)
 {
-    return quad + (row / 16 * 2 + half) * 256 + row % 16 * 16;
+    return quad + row / 16 * 512 + row % 16 * 16 + half * RIGHT;
 }
 
 /* quad (+)= the sum of n products of a pair of a and a pair of b; successive
@@ -92,6 +93,22 @@ INLINE vf exp2_vf(vf x)
     return (vf)((vu)y + ((vu)t << 23)); /* wraps */
 }
 
+/* log x for finite x > 0 that is no denormal, absolute error below 1.5e-7
+ * beyond the rounding of the result: x = 2^n m, m in [3/4, 3/2), and log m = 2
+ * atanh z with z = (m - 1) / (m + 1), |z| <= 1/5, by the series up to z^9 / 9.
+ */
+INLINE vf log_vf(vf x)
+{
+    const vu up = ((vu)x - 0x3f400000U) & 0xff800000U;
+    const vf m = (vf)((vu)x - up);
+    const vf n = __builtin_convertvector((vi)up >> 23, vf);
+    const vf z = (m - 1.0f) / (m + 1.0f), w = z * z;
+    vf y = w * 0x1.c71c72p-4f + 0x1.249249p-3f;
+    y = y * w + 0x1.99999ap-3f;
+    y = y * w + 0x1.555556p-2f;
+    return n * LN2 + (z + z * w * y) * 2.0f;
+}
+
 /* Keeps lanes of the mask, the others become zero. */
 INLINE vf keep(__mmask16 mask, vf v)
 {
@@ -116,30 +133,27 @@ INLINE vu words_of_lower(vu low, vu high)
                                        (__m512i)(high << 16));
 }
 
+INLINE void store_words(uint16_t *to, vu words)
+{
+    _mm512_store_si512(to, (__m512i)words);
+}
+
+/* The first n of 32 numbers, as bf16 or float. */
+INLINE void store_32(char *to, vf left, vf right, int64_t n, bool bf)
+{
+    const __mmask32 mask = first_of_32(n);
+    if (bf) {
+        const __m512i both = _mm512_inserti64x4(
+            _mm512_castsi256_si512((__m256i)shrink_f32(left)),
+            (__m256i)shrink_f32(right), 1);
+        _mm512_mask_storeu_epi16(to, mask, both);
+    } else {
+        _mm512_mask_storeu_ps(to, (__mmask16)mask, (__m512)left);
+        _mm512_mask_storeu_ps(to + 64, (__mmask16)(mask >> 16), (__m512)right);
+    }
+}
+
 /* ---- keys ------------------------------------------------------------ */
-
-/* Keys [from, to) of a block that a lane sees. */
-typedef struct seen {
-    int from, to;
-} seen;
-
-INLINE seen seen_from(int64_t position, int64_t window, int64_t key, int keys)
-{
-    int64_t from = first_seen(position, window) - key;
-    int64_t to = position + 1 - key;
-    return (seen){from < 0      ? 0
-                  : from > keys ? keys
-                                : (int)from,
-                  to < 0      ? 0
-                  : to > keys ? keys
-                              : (int)to};
-}
-/* Which keys of a group. */
-INLINE __mmask32 seen_of_group(seen w, int group)
-{
-    return first_of_32(w.to - group * SIDE) &
-           ~first_of_32(w.from - group * SIDE);
-}
 
 /* Pairs of b of a group of n keys, one a chunk of `d` elements: columns are
  * keys (their rows turned), or the sum is over keys, j and j + 16 in a word. */
@@ -172,32 +186,47 @@ INLINE void keys_summed(uint16_t *to, const uint16_t *rows, int64_t ld, int d,
 
 /* ---- lanes ------------------------------------------------------------ */
 
-/* Rows of a matrix that are lanes: row (c / heads), columns from
- * (c % heads) * d on. */
+/* The lanes of a strip: rows and heads of a matrix of queries. */
 typedef struct lanes {
-    int heads, d;
-    int64_t from; /* the first lane of the strip, */
-    int used;     /* and how many it has, <= SIDE */
+    int d, used; /* head dimension; lanes in use, <= SIDE */
+    int32_t row[SIDE], head[SIDE];
 } lanes;
 
-INLINE int64_t lane_at(const lanes *l, int lane, int64_t ld)
+/* From lane `from` of heads * n on. */
+INLINE void lanes_set(lanes *l, int heads, int d, int64_t n, int64_t from)
 {
-    int64_t c = l->from + lane;
-    return c / l->heads * ld + c % l->heads * l->d;
+    int32_t row = (int32_t)(from / heads), head = (int32_t)(from % heads);
+    l->d = d;
+    l->used = (int)least(heads * n - from, SIDE);
+    for (int i = 0; i < SIDE; ++i) {
+        l->row[i] = row;
+        l->head[i] = head;
+        ++head;
+        row += head == heads;
+        head = head == heads ? 0 : head;
+    }
+}
+
+/* Where the lanes begin in a matrix with `width` elements a head. */
+INLINE void lanes_at(int64_t *at, const lanes *l, int64_t ld, int64_t width)
+{
+    for (int i = 0; i < SIDE; ++i)
+        at[i] = l->row[i] * ld + l->head[i] * width;
 }
 
 /* Pairs of a [chunks]: rows are lanes, zeros where there is none. */
 INLINE void lanes_load(uint16_t *to, const lanes *l, const char *x, int64_t ld)
 {
-    for (int c = 0; c < SIDE; ++c) {
-        const uint16_t *row = (const uint16_t *)(const void *)x;
-        if (c < l->used)
-            row += lane_at(l, c, ld);
-        for (int i = 0; i < l->d; i += SIDE) {
-            const __mmask32 mask = c < l->used ? first_of_32(l->d - i) : 0;
-            _mm512_store_si512(to + i * SIDE + c * SIDE,
-                               _mm512_maskz_loadu_epi16(mask, row + i));
-        }
+    const int used = l->used, d = l->d;
+    int64_t at[SIDE];
+    lanes_at(at, l, ld * 2, d * 2);
+    for (int i = 0; i < d; i += SIDE, x += SIDE * 2, to += PAIR) {
+        const __mmask32 mask = first_of_32(d - i);
+        for (int c = 0; c < used; ++c)
+            _mm512_store_si512(to + c * SIDE,
+                               _mm512_maskz_loadu_epi16(mask, x + at[c]));
+        for (int c = used; c < SIDE; ++c)
+            _mm512_store_si512(to + c * SIDE, _mm512_setzero_si512());
     }
 }
 
@@ -205,13 +234,80 @@ INLINE void lanes_load(uint16_t *to, const lanes *l, const char *x, int64_t ld)
 INLINE void lanes_store(char *x, int64_t ld, const lanes *l, float *quads,
                         const float *factor)
 {
-    for (int c = 0; c < l->used; ++c) {
-        char *row = x + lane_at(l, c, ld) * 2;
-        for (int i = 0; i < l->d; i += 16) {
-            const vf v = load(quad_row(quads + i / SIDE * QUAD, c, i / 16 % 2));
-            put(row, i, v * factor[c], least(l->d - i, 16), true);
-        }
+    const int used = l->used, d = l->d;
+    int64_t at[SIDE];
+    lanes_at(at, l, ld * 2, d * 2);
+    for (int i = 0; i < d; i += SIDE, x += SIDE * 2, quads += QUAD)
+        for (int c = 0; c < used; ++c)
+            store_32(x + at[c], load(quad_row(quads, c, 0)) * factor[c],
+                     load(quad_row(quads, c, 1)) * factor[c], d - i, true);
+}
+
+/* ---- a strip of lanes against a block of keys -------------------------- */
+
+#define MOST_GROUPS 8 /* of a block of keys */
+
+typedef struct strip {
+    int number;     /* of the strip */
+    int begin, end; /* groups of the block that any lane sees */
+    int from, to;   /* of these: all of it in every lane */
+    bool fresh;     /* no keys before the block */
+    _Alignas(64) uint32_t seen[MOST_GROUPS][SIDE]; /* keys, in other groups */
+} strip;
+
+INLINE int clamp(int64_t x, int64_t most)
+{
+    return x < 0 ? 0 : (int)least(x, most);
+}
+
+/* Lane i: the first n[i] of 32 bits. */
+INLINE vu first_bits(vi n)
+{
+    const __m512i one = _mm512_set1_epi32(1);
+    return (vu)_mm512_sub_epi32(
+        _mm512_sllv_epi32(one, _mm512_max_epi32((__m512i)n, (__m512i){0})),
+        one);
+}
+
+/* `position` is that of row 0, from the first key of the group. */
+INLINE void group_seen(uint32_t *to, const lanes *l, int64_t position,
+                       int32_t window)
+{
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int i = 0; i < SIDE; i += 16) {
+        vi n;
+        memcpy(&n, l->row + i, sizeof n);
+        n += (int32_t)position + 1;
+        const vu used = (vu)(lane + i < l->used);
+        const vu see = first_bits(n) & ~first_bits(n - window) & used;
+        memcpy(to + i, &see, sizeof see);
     }
+}
+
+/* What a strip sees of keys [key, key + keys); false: nothing. Row 0 has this
+ * position. */
+INLINE bool strip_set(strip *u, const lanes *l, int number, int64_t position,
+                      int64_t window, int64_t key, int keys)
+{
+    const int64_t first = position + l->row[0];
+    const int64_t last = position + l->row[l->used - 1];
+    const int32_t most =
+        window > 0 && window < INT32_MAX / 2 ? (int32_t)window : INT32_MAX / 2;
+    u->number = number;
+    u->begin = clamp(first_seen(first, window) - key, keys) / SIDE;
+    u->end = (int)in_32s(clamp(last + 1 - key, keys));
+    u->from = (int)in_32s(clamp(first_seen(last, window) - key, keys));
+    u->to = l->used < SIDE ? u->from : clamp(first + 1 - key, keys) / SIDE;
+    u->fresh = first_seen(first, window) >= key;
+    for (int g = u->begin; g < u->end; ++g)
+        if (g < u->from || g >= u->to)
+            group_seen(u->seen[g], l, position - key - g * SIDE, most);
+    return u->begin < u->end;
+}
+
+INLINE bool all_seen(const strip *u, int group)
+{
+    return group >= u->from && group < u->to;
 }
 
 #endif

@@ -11,16 +11,18 @@ enum {
     LANES = 512, /* many: each block of them goes through the sequence */
     KEYS = 128,  /* S and dP of a strip lie in the first cache */
     STRIPS = LANES / SIDE,
-    GROUPS = KEYS / SIDE
+    GROUPS = KEYS / SIDE /* <= MOST_GROUPS */
 };
 
 typedef struct space {
     int64_t chunks;
+    float scale; /* log2(e) in it */
     /* The sequence: pairs of b and quads [groups, chunks]. */
     uint16_t *k, *v;  /* columns are keys */
     uint16_t *k_sum;  /* summed over keys */
     float *dkt, *dvt; /* rows along the head dimension */
     /* A block of lanes: pairs of a and quads [STRIPS, chunks]. */
+    lanes *l;             /* [STRIPS] */
     uint16_t *q, *dout;   /* rows are lanes */
     uint16_t *qt, *doutt; /* summed over lanes */
     float *dq;
@@ -43,6 +45,7 @@ static size_t place(space *s, void *memory, int head_dim, int64_t n)
     s->k_sum = base_plan_take(&plan, sequence, PAIR * 2);
     s->dkt = base_plan_take(&plan, sequence, QUAD * 4);
     s->dvt = base_plan_take(&plan, sequence, QUAD * 4);
+    s->l = base_plan_take(&plan, STRIPS, sizeof *s->l);
     s->q = base_plan_take(&plan, own, PAIR * 2);
     s->dout = base_plan_take(&plan, own, PAIR * 2);
     s->qt = base_plan_take(&plan, own, PAIR * 2);
@@ -79,51 +82,50 @@ static void pack_keys(const cpu_attn_grad *t, const space *s)
 
 /* ---- a strip of lanes ------------------------------------------------- */
 
-typedef struct strip {
-    lanes l;
-    int number;     /* within the block of lanes */
-    int begin, end; /* groups of the block of keys that any lane sees */
-    bool fresh;     /* no keys before these */
-    float scale;    /* log2(e) in it */
-    seen seen[SIDE];
-} strip;
-
-static lanes lanes_of(const cpu_attn_grad *t, int64_t from)
+/* Lanes whose sum is dO * O of a lane: dO from its row of pairs. */
+INLINE vf row_product(const uint16_t *dout, const char *o, int d)
 {
-    return (lanes){t->heads, t->head_dim, from,
-                   (int)least(t->heads * t->n - from, SIDE)};
+    const __m512i upper = _mm512_set1_epi32((int32_t)0xffff0000U);
+    vf even = {0}, odd = {0};
+    for (int i = 0; i < d; i += SIDE, dout += PAIR) {
+        const __m512i a = _mm512_load_si512(dout);
+        const __m512i b =
+            _mm512_maskz_loadu_epi16(first_of_32(d - i), o + i * 2);
+        even = madd((vf)_mm512_slli_epi32(a, 16), (vf)_mm512_slli_epi32(b, 16),
+                    even);
+        odd = madd((vf)_mm512_and_si512(a, upper),
+                   (vf)_mm512_and_si512(b, upper), odd);
+    }
+    return even + odd;
 }
 
 /* lse and delta of the lanes; delta is also left in the caller's array. */
-static void load_rows(const cpu_attn_grad *t, const space *s, const lanes *l,
-                      int number)
+static void load_rows(const cpu_attn_grad *t, const space *s, int number)
 {
+    const lanes *l = s->l + number;
     const uint16_t *dout = s->dout + number * s->chunks * PAIR;
     float *lse = s->lse + number * SIDE, *delta = s->delta + number * SIDE;
-    for (int c = 0; c < SIDE; c += 16) {
-        vf row[16] = {0};
-        for (int j = 0; j < 16 && c + j < l->used; ++j) {
-            const char *o = t->o + lane_at(l, c + j, t->ldo) * 2;
-            for (int i = 0; i < l->d; i += 16)
-                row[j] += get(o, i, least(l->d - i, 16), true) *
-                          load_any(dout + i / SIDE * PAIR + (c + j) * SIDE,
-                                   i % SIDE, true);
-        }
-        store(delta + c, rows_sum(row));
-    }
-    for (int c = 0; c < SIDE; ++c) {
-        const int64_t lane = l->from + c, row = lane / t->heads;
-        lse[c] = 0;
-        if (c >= l->used)
-            continue;
-        lse[c] = t->lse[row * t->ldlse + lane % t->heads] * LOG2E;
-        t->delta[row * t->lddelta + lane % t->heads] = delta[c];
-    }
+    int64_t at[SIDE];
+    vf row[SIDE];
+    lanes_at(at, l, t->ldo * 2, l->d * 2);
+    for (int i = 0; i < l->used; ++i)
+        row[i] = row_product(dout + i * SIDE, t->o + at[i], l->d);
+    for (int i = l->used; i < SIDE; ++i)
+        row[i] = (vf){0};
+    store(delta, rows_sum(row));
+    store(delta + 16, rows_sum(row + 16));
+    memset(lse, 0, SIDE * sizeof *lse);
+    lanes_at(at, l, t->ldlse, 1);
+    for (int i = 0; i < l->used; ++i)
+        lse[i] = t->lse[at[i]] * LOG2E;
+    lanes_at(at, l, t->lddelta, 1);
+    for (int i = 0; i < l->used; ++i)
+        t->delta[at[i]] = delta[i];
 }
 
-static void load_strip(const cpu_attn_grad *t, const space *s, const lanes *l,
-                       int number)
+static void load_strip(const cpu_attn_grad *t, const space *s, int number)
 {
+    const lanes *l = s->l + number;
     const int64_t at = number * s->chunks * PAIR;
     lanes_load(s->q + at, l, t->q, t->ldq);
     lanes_load(s->dout + at, l, t->dout, t->lddo);
@@ -132,63 +134,43 @@ static void load_strip(const cpu_attn_grad *t, const space *s, const lanes *l,
         tile_a_turned(s->doutt + i, s->doutt + i + TILE, s->dout + i, SIDE,
                       SIDE, SIDE);
     }
-    load_rows(t, s, l, number);
+    load_rows(t, s, number);
 }
 
-/* What the lanes of a strip see of a block of keys; false: nothing. */
-static bool look(strip *u, const cpu_attn_grad *t, int64_t lane, int number,
-                 int64_t key, int keys)
+/* P and dS of 16 keys in one lane, rounded. */
+INLINE void row_gradient(vu *p, vu *ds, const space *s, const float *score,
+                         const float *slope, int lane, __mmask16 mask)
 {
-    u->l = lanes_of(t, lane + number * SIDE);
-    u->number = number;
-    u->scale = t->scale * LOG2E;
-    for (int i = 0; i < SIDE; ++i) {
-        int64_t position = (u->l.from + i) / t->heads;
-        u->seen[i] = i < u->l.used ? seen_from(position, t->window, key, keys)
-                                   : (seen){0, 0};
-        if (i == 0)
-            u->fresh = first_seen(position, t->window) >= key;
-    }
-    u->begin = u->seen[0].from / SIDE;
-    u->end = (int)in_32s(u->seen[u->l.used - 1].to);
-    return u->begin < u->end;
-}
-
-/* P and dS of half a group of keys in one lane, rounded. */
-INLINE void row_gradient(vu *p, vu *ds, const space *s, const strip *u, int row,
-                         int group, int half, __mmask16 mask)
-{
-    const int lane = u->number * SIDE + row;
-    const vf score = load(quad_row(s->s + group * QUAD, row, half));
-    const vf slope =
-        load(quad_row(s->dp + group * QUAD, row, half)) - splat(s->delta[lane]);
-    const vf e =
-        keep(mask, exp2_vf(madd(score, splat(u->scale), -splat(s->lse[lane]))));
+    const vf lse = splat(s->lse[lane]), scale = splat(s->scale);
+    const vf e = keep(mask, exp2_vf(madd(load(score), scale, -lse)));
     *p = rounded(e);
-    *ds = rounded(keep(mask, e * slope));
+    *ds = rounded(keep(mask, e * (load(slope) - splat(s->delta[lane]))));
 }
 
-/* P and dS of two lanes, in words as their products want them. */
+/* P and dS of two lanes and a group, in words as their products want them. */
 INLINE void rows_gradient(const space *s, const strip *u, int row, int group)
 {
     const int64_t at = (u->number * GROUPS + group) * PAIR;
-    const int64_t pair = at + row / 2 * SIDE;
-    vu p[2][2], ds[2][2], words[2];
+    uint16_t *rows = s->ds_a + at + row * SIDE;
+    uint16_t *p = s->p + at + row / 2 * SIDE, *ds = s->ds + at + row / 2 * SIDE;
+    vu e[2][2], d[2][2], words[2];
     for (int i = 0; i < 2; ++i) {
-        const __mmask32 mask = seen_of_group(u->seen[row + i], group);
-        for (int half = 0; half < 2; ++half)
-            row_gradient(&p[i][half], &ds[i][half], s, u, row + i, group, half,
-                         (__mmask16)(mask >> 16 * half));
-        words[i] = words_of_upper(ds[i][0], ds[i][1]);
-        _mm512_store_si512(s->ds_a + at + (row + i) * SIDE, (__m512i)words[i]);
+        const float *score = quad_row(s->s + group * QUAD, row + i, 0);
+        const float *slope = quad_row(s->dp + group * QUAD, row + i, 0);
+        const int lane = u->number * SIDE + row + i;
+        const uint32_t mask =
+            all_seen(u, group) ? 0xffffffffU : u->seen[group][row + i];
+        row_gradient(&e[i][0], &d[i][0], s, score, slope, lane,
+                     (__mmask16)mask);
+        row_gradient(&e[i][1], &d[i][1], s, score + RIGHT, slope + RIGHT, lane,
+                     (__mmask16)(mask >> 16));
+        words[i] = words_of_upper(d[i][0], d[i][1]);
+        store_words(rows + i * SIDE, words[i]);
     }
-    for (int half = 0; half < 2; ++half)
-        _mm512_store_si512(s->p + pair + half * TILE,
-                           (__m512i)words_of_upper(p[0][half], p[1][half]));
-    _mm512_store_si512(s->ds + pair,
-                       (__m512i)words_of_lower(words[0], words[1]));
-    _mm512_store_si512(s->ds + pair + TILE,
-                       (__m512i)words_of_upper(words[0], words[1]));
+    store_words(p, words_of_upper(e[0][0], e[1][0]));
+    store_words(p + TILE, words_of_upper(e[0][1], e[1][1]));
+    store_words(ds, words_of_lower(words[0], words[1]));
+    store_words(ds + TILE, words_of_upper(words[0], words[1]));
 }
 
 /* P, dS and dQ of a strip; keys from group `base` of the sequence on. */
@@ -237,7 +219,7 @@ static void block_gradient(const cpu_attn_grad *t, const space *s, int64_t lane,
     const int64_t before = lane ? (lane - 1) / t->heads : -1;
     for (int i = 0; i < strips; ++i) {
         strip u;
-        if (!look(&u, t, lane, i, key, keys))
+        if (!strip_set(&u, s->l + i, i, 0, t->window, key, keys))
             continue;
         strip_gradient(s, &u, key / SIDE);
         for (int g = u.begin; g < u.end; ++g) {
@@ -261,38 +243,40 @@ static void lanes_gradient(const cpu_attn_grad *t, const space *s, int64_t lane)
     for (int i = 0; i < SIDE; ++i)
         scale[i] = t->scale;
     for (int i = 0; i < strips; ++i) {
-        const lanes l = lanes_of(t, lane + i * SIDE);
-        load_strip(t, s, &l, i);
+        lanes_set(s->l + i, t->heads, t->head_dim, t->n, lane + i * SIDE);
+        load_strip(t, s, i);
     }
     int64_t key = first_seen(low, t->window) / KEYS * KEYS;
     for (; key <= high; key += KEYS)
         block_gradient(t, s, lane, strips, key,
                        (int)least(high + 1 - key, KEYS));
-    for (int i = 0; i < strips; ++i) {
-        const lanes l = lanes_of(t, lane + i * SIDE);
-        lanes_store(t->dq, t->lddq, &l, s->dq + i * s->chunks * QUAD, scale);
-    }
+    for (int i = 0; i < strips; ++i)
+        lanes_store(t->dq, t->lddq, s->l + i, s->dq + i * s->chunks * QUAD,
+                    scale);
 }
 
 /* ---- the sequence ------------------------------------------------------ */
 
-/* Rows of keys, ld elements apart, from the quads of a transposed matrix; of
- * 16 columns at a time the first `width`. */
+/* The first `width` elements of the rows of n keys, ld elements apart, from the
+ * quads of a transposed matrix. */
 static void keys_store(char *x, int64_t ld, bool bf, float *quads,
                        int64_t chunks, int64_t n, int64_t width, float factor)
 {
     const int64_t size = bf ? 2 : 4;
     for (int64_t j = 0; j < n; j += 16)
-        for (int64_t i = 0; i < width; i += 16) {
+        for (int64_t i = 0; i < width; i += SIDE) {
             float *quad = quads + (j / SIDE * chunks + i / SIDE) * QUAD;
-            vf row[16];
-            for (int c = 0; c < 16; ++c)
-                row[c] = load(
-                    quad_row(quad, (int)(i % SIDE) + c, (int)(j % SIDE / 16)));
-            turn_square(row);
-            for (int c = 0; c < least(n - j, 16); ++c)
-                put(x + (j + c) * ld * size, i, row[c] * factor,
-                    least(width - i, 16), bf);
+            char *to = x + (j * ld + i) * size;
+            vf row[2][16];
+            for (int half = 0; half < 2; ++half) {
+                for (int c = 0; c < 16; ++c)
+                    row[half][c] =
+                        load(quad_row(quad, 16 * half + c, (int)(j / 16 % 2)));
+                turn_square(row[half]);
+            }
+            for (int c = 0; c < least(n - j, 16); ++c, to += ld * size)
+                store_32(to, row[0][c] * factor, row[1][c] * factor, width - i,
+                         bf);
         }
 }
 
@@ -300,6 +284,7 @@ void CPU_NAME(cpu_attn_grad)(const cpu_attn_grad *t, void *scratch)
 {
     space s;
     place(&s, scratch, t->head_dim, t->n);
+    s.scale = t->scale * LOG2E;
     pack_keys(t, &s);
     tile_start();
     for (int64_t lane = 0; lane < t->heads * t->n; lane += LANES)
