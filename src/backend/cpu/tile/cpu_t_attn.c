@@ -28,9 +28,9 @@ typedef struct space {
     uint16_t *q;    /* [STRIPS, chunks] pairs of a: rows are lanes */
     uint16_t *k;    /* [GROUPS, chunks] pairs of b: columns are keys */
     uint16_t *v;    /* [GROUPS, chunks] pairs of b: summed over keys */
-    uint16_t *p;    /* [GROUPS] pairs of a, of one strip */
+    uint16_t *p;    /* [2, GROUPS] pairs of a, of two strips in turn */
     uint16_t *copy; /* [SIDE, 32 chunks]: keys that do not lie together */
-    float *s;       /* [GROUPS] quads, of one strip */
+    float *s;       /* [2, GROUPS] quads, in the same way */
     float *o;       /* [STRIPS, chunks] quads */
     float *m;       /* [LANES] */
     float *sum;     /* [LANES, 16], added up at the end */
@@ -45,9 +45,9 @@ static size_t place(space *s, void *memory, int head_dim)
     s->q = base_plan_take(&plan, STRIPS * chunks, PAIR * 2);
     s->k = base_plan_take(&plan, GROUPS * chunks, PAIR * 2);
     s->v = base_plan_take(&plan, GROUPS * chunks, PAIR * 2);
-    s->p = base_plan_take(&plan, GROUPS, PAIR * 2);
+    s->p = base_plan_take(&plan, 2 * GROUPS, PAIR * 2);
     s->copy = base_plan_take(&plan, chunks, PAIR * 2);
-    s->s = base_plan_take(&plan, GROUPS, QUAD * 4);
+    s->s = base_plan_take(&plan, 2 * GROUPS, QUAD * 4);
     s->o = base_plan_take(&plan, STRIPS * chunks, QUAD * 4);
     s->m = base_plan_take(&plan, LANES, 4);
     s->sum = base_plan_take(&plan, LANES * 16, 4);
@@ -104,10 +104,19 @@ static void pack_keys(const cpu_attn_task *t, const space *s, int64_t key,
 
 /* ---- a strip of lanes and a block of keys ---------------------------- */
 
+INLINE float *scores_of(const space *s, const strip *u)
+{
+    return s->s + u->number % 2 * GROUPS * QUAD;
+}
+INLINE uint16_t *p_of(const space *s, const strip *u)
+{
+    return s->p + u->number % 2 * GROUPS * PAIR;
+}
+
 /* The largest of a row's scores, in each lane of the vector. */
 INLINE vf row_top(const space *s, const strip *u, int row)
 {
-    const float *at = quad_row(s->s, row, 0);
+    const float *at = quad_row(scores_of(s, u), row, 0);
     vf left = splat(-INFINITY), right = left;
     for (int g = u->begin; g < u->end; ++g) {
         vf a = load(at + g * QUAD), b = load(at + g * QUAD + RIGHT);
@@ -175,8 +184,8 @@ static void follow(const space *s, const strip *u, int row)
 /* A lane's row of P, and what it adds to l. */
 INLINE void row_exp(const space *s, const strip *u, int row)
 {
-    const float *at = quad_row(s->s, row, 0);
-    uint16_t *p = s->p + row * SIDE;
+    const float *at = quad_row(scores_of(s, u), row, 0);
+    uint16_t *p = p_of(s, u) + row * SIDE;
     float *sum = s->sum + (u->number * SIDE + row) * 16;
     const vf m = splat(s->m[u->number * SIDE + row]), scale = splat(s->scale);
     vf left = {0}, right = {0};
@@ -196,21 +205,64 @@ INLINE void row_exp(const space *s, const strip *u, int row)
     store(sum, u->fresh ? left : load(sum) + left);
 }
 
-static void attend(const space *s, const strip *u)
+/* S = Q Kt of a strip. */
+static void push_scores(queue *q, const space *s, const strip *u)
 {
     const int64_t step = s->chunks * PAIR;
     for (int g = u->begin; g < u->end; ++g)
-        quad_multiply(s->s + g * QUAD, false, s->q + u->number * step, PAIR,
-                      s->k + g * step, PAIR, s->chunks);
-    follow(s, u, 0);
-    follow(s, u, 16);
-    for (int i = 0; i < SIDE; ++i)
-        row_exp(s, u, i);
+        queue_push(q, (product){.quad = scores_of(s, u) + g * QUAD,
+                                .n = (int)s->chunks,
+                                .a = s->q + u->number * step,
+                                .a_step = PAIR,
+                                .b = s->k + g * step,
+                                .b_step = PAIR});
+}
+
+/* O += P V. */
+static void push_values(queue *q, const space *s, const strip *u)
+{
+    const int64_t step = s->chunks * PAIR;
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
-        quad_multiply(s->o + (u->number * s->chunks + chunk) * QUAD, !u->fresh,
-                      s->p + u->begin * PAIR, PAIR,
-                      s->v + u->begin * step + chunk * PAIR, step,
-                      u->end - u->begin);
+        queue_push(
+            q, (product){.quad = s->o + (u->number * s->chunks + chunk) * QUAD,
+                         .add = !u->fresh,
+                         .n = u->end - u->begin,
+                         .a = p_of(s, u) + u->begin * PAIR,
+                         .a_step = PAIR,
+                         .b = s->v + u->begin * step + chunk * PAIR,
+                         .b_step = step});
+}
+
+/* All strips that see a block of keys. While vectors make P of one, tiles
+ * multiply P V of the one before and Q Kt of the one after it. */
+static void attend(const cpu_attn_task *t, const space *s, int strips,
+                   int64_t key, int keys)
+{
+    const int64_t low = t->past + t->first;
+    strip two[2];
+    queue q = {.count = 0};
+    int i = 0;
+    while (!strip_set(&two[i % 2], s->l + i, i, low, t->window, key, keys))
+        ++i; /* some strip sees every block */
+    push_scores(&q, s, &two[i % 2]);
+    queue_run(&q, 0);
+    for (bool more = true; more; ++i) {
+        const strip *u = &two[i % 2];
+        strip *next = &two[(i + 1) % 2];
+        more = i + 1 < strips &&
+               strip_set(next, s->l + i + 1, i + 1, low, t->window, key, keys);
+        if (more)
+            push_scores(&q, s, next);
+        follow(s, u, 0);
+        follow(s, u, 16);
+        const int steps = q.left;
+        for (int row = 0; row < SIDE; ++row) {
+            row_exp(s, u, row);
+            queue_run(&q, steps - steps * (row + 1) / SIDE);
+        }
+        push_values(&q, s, u);
+    }
+    queue_run(&q, 0);
 }
 
 /* ---- the block of queries --------------------------------------------- */
@@ -252,11 +304,7 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
     for (int64_t key = first / KEYS * KEYS; key <= high; key += KEYS) {
         const int keys = (int)least(high + 1 - key, KEYS);
         pack_keys(t, &s, key, keys, first);
-        for (int i = 0; i < strips; ++i) {
-            strip u;
-            if (strip_set(&u, s.l + i, i, low, t->window, key, keys))
-                attend(&s, &u);
-        }
+        attend(t, &s, strips, key, keys);
     }
     tile_stop();
     for (int i = 0; i < strips; ++i)

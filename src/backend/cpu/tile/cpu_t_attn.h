@@ -4,23 +4,16 @@
  * A lane is one query of one head: lane c of a task is head c % heads of query
  * row c / heads. Lanes are rows of the scores S [lanes, keys]. Everything is
  * cut into 32s: a strip of lanes, a group of keys, a chunk of the head
- * dimension (zeros beyond D), and lies in memory as
- *   a pair   two tiles of operands: of a, rows 0 .. 15 and 16 .. 31; of b,
- *            columns 0 .. 15 and 16 .. 31;
- *   a quad   32 x 32 floats of results, as the tiles of its four corners.
+ * dimension (zeros beyond D), and lies in memory as pairs and quads of tiles.
  * Where keys are summed over, words of an operand hold the keys j and j + 16
  * of a group: two vectors of scores become words by a shift and a choice. */
 #ifndef CPU_T_ATTN_H
 #define CPU_T_ATTN_H
 
 #include "backend/cpu/isa/cpu_k_keys.h"
-#include "backend/cpu/tile/cpu_t.h"
+#include "backend/cpu/tile/cpu_t_quad.h"
 #include "base/base.h"
 
-#define SIDE  32
-#define PAIR  (2 * TILE)    /* elements of a pair */
-#define QUAD  (SIDE * SIDE) /* floats of a quad */
-#define RIGHT 256 /* from the left tiles of a quad to the right ones */
 #define LOG2E 0x1.715476p+0f
 #define LN2   0x1.62e430p-1f
 
@@ -31,47 +24,6 @@ INLINE int64_t in_32s(int64_t n)
 INLINE int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
-}
-
-/* Columns 16 half .. of a row of a quad. */
-INLINE float *quad_row(float *quad, int row, int half)
-{
-    return quad + row / 16 * 512 + row % 16 * 16 + half * RIGHT;
-}
-
-/* quad (+)= the sum of n products of a pair of a and a pair of b; successive
- * ones are so many elements apart. */
-INLINE void quad_multiply(float *quad, bool add, const uint16_t *a,
-                          int64_t a_step, const uint16_t *b, int64_t b_step,
-                          int64_t n)
-{
-    /* Loads of tiles do not tell gcc that they read memory. */
-    __asm__ volatile("" ::: "memory");
-    if (add) {
-        tile_load(0, quad, 64);
-        tile_load(1, quad + 256, 64);
-        tile_load(2, quad + 512, 64);
-        tile_load(3, quad + 768, 64);
-    } else {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
-    }
-    for (int64_t i = 0; i < n; ++i, a += a_step, b += b_step) {
-        tile_load(4, a, 64);
-        tile_load(6, b, 64);
-        tile_mul(0, 4, 6);
-        tile_load(7, b + TILE, 64);
-        tile_mul(1, 4, 7);
-        tile_load(5, a + TILE, 64);
-        tile_mul(2, 5, 6);
-        tile_mul(3, 5, 7);
-    }
-    tile_store(0, quad, 64);
-    tile_store(1, quad + 256, 64);
-    tile_store(2, quad + 512, 64);
-    tile_store(3, quad + 768, 64);
 }
 
 /* ---- numbers -------------------------------------------------------- */

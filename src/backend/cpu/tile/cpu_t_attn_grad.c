@@ -28,7 +28,7 @@ typedef struct space {
     float *dq;
     float *lse, *delta; /* [LANES], lse of powers of two */
     /* A block of keys. */
-    float *s, *dp;  /* [GROUPS] quads, of one strip */
+    float *s, *dp;  /* [2, GROUPS] quads, of two strips in turn */
     uint16_t *p;    /* [STRIPS, GROUPS] pairs of b: columns are keys */
     uint16_t *ds;   /* the same of dS */
     uint16_t *ds_a; /* [STRIPS, GROUPS] pairs of a: rows are lanes */
@@ -53,8 +53,8 @@ static size_t place(space *s, void *memory, int head_dim, int64_t n)
     s->dq = base_plan_take(&plan, own, QUAD * 4);
     s->lse = base_plan_take(&plan, LANES, 4);
     s->delta = base_plan_take(&plan, LANES, 4);
-    s->s = base_plan_take(&plan, GROUPS, QUAD * 4);
-    s->dp = base_plan_take(&plan, GROUPS, QUAD * 4);
+    s->s = base_plan_take(&plan, 2 * GROUPS, QUAD * 4);
+    s->dp = base_plan_take(&plan, 2 * GROUPS, QUAD * 4);
     s->p = base_plan_take(&plan, STRIPS * GROUPS, PAIR * 2);
     s->ds = base_plan_take(&plan, STRIPS * GROUPS, PAIR * 2);
     s->ds_a = base_plan_take(&plan, STRIPS * GROUPS, PAIR * 2);
@@ -151,12 +151,13 @@ INLINE void row_gradient(vu *p, vu *ds, const space *s, const float *score,
 INLINE void rows_gradient(const space *s, const strip *u, int row, int group)
 {
     const int64_t at = (u->number * GROUPS + group) * PAIR;
+    const int64_t quad = (u->number % 2 * GROUPS + group) * QUAD;
     uint16_t *rows = s->ds_a + at + row * SIDE;
     uint16_t *p = s->p + at + row / 2 * SIDE, *ds = s->ds + at + row / 2 * SIDE;
     vu e[2][2], d[2][2], words[2];
     for (int i = 0; i < 2; ++i) {
-        const float *score = quad_row(s->s + group * QUAD, row + i, 0);
-        const float *slope = quad_row(s->dp + group * QUAD, row + i, 0);
+        const float *score = quad_row(s->s + quad, row + i, 0);
+        const float *slope = quad_row(s->dp + quad, row + i, 0);
         const int lane = u->number * SIDE + row + i;
         const uint32_t mask =
             all_seen(u, group) ? 0xffffffffU : u->seen[group][row + i];
@@ -173,24 +174,42 @@ INLINE void rows_gradient(const space *s, const strip *u, int row, int group)
     store_words(ds + TILE, words_of_upper(words[0], words[1]));
 }
 
-/* P, dS and dQ of a strip; keys from group `base` of the sequence on. */
-static void strip_gradient(const space *s, const strip *u, int64_t base)
+/* S = Q Kt and dP = dO Vt of a strip; keys from group `base` of the sequence
+ * on. */
+static void push_scores(queue *q, const space *s, const strip *u, int64_t base)
 {
     const int64_t step = s->chunks * PAIR, own = u->number * step;
     for (int g = u->begin; g < u->end; ++g) {
-        quad_multiply(s->s + g * QUAD, false, s->q + own, PAIR,
-                      s->k + (base + g) * step, PAIR, s->chunks);
-        quad_multiply(s->dp + g * QUAD, false, s->dout + own, PAIR,
-                      s->v + (base + g) * step, PAIR, s->chunks);
+        const int64_t quad = (u->number % 2 * GROUPS + g) * QUAD;
+        product p = {.quad = s->s + quad,
+                     .n = (int)s->chunks,
+                     .a = s->q + own,
+                     .a_step = PAIR,
+                     .b = s->k + (base + g) * step,
+                     .b_step = PAIR};
+        queue_push(q, p);
+        p.quad = s->dp + quad;
+        p.a = s->dout + own;
+        p.b = s->v + (base + g) * step;
+        queue_push(q, p);
     }
-    for (int row = 0; row < SIDE; row += 2)
-        for (int g = u->begin; g < u->end; ++g)
-            rows_gradient(s, u, row, g);
+}
+
+/* dQ += dS K. */
+static void push_dq(queue *q, const space *s, const strip *u, int64_t base)
+{
+    const int64_t step = s->chunks * PAIR;
+    const int64_t at = u->number * GROUPS + u->begin;
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
-        quad_multiply(s->dq + (u->number * s->chunks + chunk) * QUAD, !u->fresh,
-                      s->ds_a + (u->number * GROUPS + u->begin) * PAIR, PAIR,
-                      s->k_sum + (base + u->begin) * step + chunk * PAIR, step,
-                      u->end - u->begin);
+        queue_push(
+            q,
+            (product){.quad = s->dq + (u->number * s->chunks + chunk) * QUAD,
+                      .add = !u->fresh,
+                      .n = u->end - u->begin,
+                      .a = s->ds_a + at * PAIR,
+                      .a_step = PAIR,
+                      .b = s->k_sum + (base + u->begin) * step + chunk * PAIR,
+                      .b_step = step});
 }
 
 /* ---- keys against a block of lanes ------------------------------------ */
@@ -204,34 +223,72 @@ static void group_gradient(const space *s, int group, int64_t base, bool add,
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk) {
         const int64_t to = ((base + group) * s->chunks + chunk) * QUAD;
         const int64_t a = begin * step + chunk * PAIR;
-        quad_multiply(s->dvt + to, add, s->doutt + a, step, s->p + b,
-                      GROUPS * PAIR, end - begin);
-        quad_multiply(s->dkt + to, add, s->qt + a, step, s->ds + b,
-                      GROUPS * PAIR, end - begin);
+        product p = {.quad = s->dvt + to,
+                     .add = add,
+                     .n = end - begin,
+                     .a = s->doutt + a,
+                     .a_step = step,
+                     .b = s->p + b,
+                     .b_step = GROUPS * PAIR};
+        multiply(&p);
+        p.quad = s->dkt + to;
+        p.a = s->qt + a;
+        p.b = s->ds + b;
+        multiply(&p);
     }
+}
+
+/* Strips [begin, end) of the lanes that see a group. */
+typedef struct viewers {
+    int begin, end;
+} viewers;
+
+/* P, dS and dQ of all strips that see keys [key, key + keys). While vectors
+ * make P and dS of one strip, tiles multiply for the ones beside it. */
+static void rows_of_block(const cpu_attn_grad *t, const space *s, int strips,
+                          int64_t key, int keys, viewers *view)
+{
+    const int64_t base = key / SIDE;
+    strip two[2];
+    queue q = {.count = 0};
+    int i = 0;
+    while (!strip_set(&two[i % 2], s->l + i, i, 0, t->window, key, keys))
+        ++i; /* some strip sees every block */
+    push_scores(&q, s, &two[i % 2], base);
+    queue_run(&q, 0);
+    for (bool more = true; more; ++i) {
+        const strip *u = &two[i % 2];
+        strip *next = &two[(i + 1) % 2];
+        more = i + 1 < strips &&
+               strip_set(next, s->l + i + 1, i + 1, 0, t->window, key, keys);
+        if (more)
+            push_scores(&q, s, next, base);
+        const int steps = q.left;
+        for (int row = 0; row < SIDE; row += 2) {
+            for (int g = u->begin; g < u->end; ++g)
+                rows_gradient(s, u, row, g);
+            queue_run(&q, steps - steps * (row + 2) / SIDE);
+        }
+        push_dq(&q, s, u, base);
+        for (int g = u->begin; g < u->end; ++g) {
+            view[g].begin = view[g].end ? view[g].begin : i;
+            view[g].end = i + 1;
+        }
+    }
+    queue_run(&q, 0);
 }
 
 /* Keys [key, key + keys) and the strips of the lanes from `lane` on. */
 static void block_gradient(const cpu_attn_grad *t, const space *s, int64_t lane,
                            int strips, int64_t key, int keys)
 {
-    int begin[GROUPS], end[GROUPS] = {0}; /* strips that see a group */
     const int64_t before = lane ? (lane - 1) / t->heads : -1;
-    for (int i = 0; i < strips; ++i) {
-        strip u;
-        if (!strip_set(&u, s->l + i, i, 0, t->window, key, keys))
-            continue;
-        strip_gradient(s, &u, key / SIDE);
-        for (int g = u.begin; g < u.end; ++g) {
-            if (end[g] == 0)
-                begin[g] = i;
-            end[g] = i + 1;
-        }
-    }
+    viewers view[GROUPS] = {0};
+    rows_of_block(t, s, strips, key, keys, view);
     for (int g = 0; g < GROUPS; ++g)
-        if (end[g] > 0)
-            group_gradient(s, g, key / SIDE, key + g * SIDE <= before, begin[g],
-                           end[g]);
+        if (view[g].end > 0)
+            group_gradient(s, g, key / SIDE, key + g * SIDE <= before,
+                           view[g].begin, view[g].end);
 }
 
 static void lanes_gradient(const cpu_attn_grad *t, const space *s, int64_t lane)
