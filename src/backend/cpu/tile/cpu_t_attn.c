@@ -106,11 +106,11 @@ static void pack_keys(const cpu_attn_task *t, const space *s, int64_t key,
 
 INLINE float *scores_of(const space *s, const strip *u)
 {
-    return s->s + u->number % 2 * GROUPS * QUAD;
+    return s->s + (u->number & 1) * GROUPS * QUAD;
 }
 INLINE uint16_t *p_of(const space *s, const strip *u)
 {
-    return s->p + u->number % 2 * GROUPS * PAIR;
+    return s->p + (u->number & 1) * GROUPS * PAIR;
 }
 
 /* The largest of a row's scores, in each lane of the vector. */
@@ -169,7 +169,7 @@ static void follow(const space *s, const strip *u, int row)
     vf top[16], old = splat(NONE);
     float *m = s->m + u->number * SIDE + row;
     for (int i = 0; i < 16; ++i)
-        top[i] = row + i < SIDE ? row_top(s, u, row + i) : splat(-INFINITY);
+        top[i] = row_top(s, u, row + i);
     if (!u->fresh)
         old = load(m);
     const vf most = rows_max(top) * s->scale;
@@ -258,7 +258,7 @@ static void attend(const cpu_attn_task *t, const space *s, int strips,
         const int steps = q.left;
         for (int row = 0; row < SIDE; ++row) {
             row_exp(s, u, row);
-            queue_run(&q, steps - steps * (row + 1) / SIDE);
+            queue_run(&q, steps * (SIDE - 1 - row) >> 5);
         }
         push_values(&q, s, u);
     }

@@ -138,40 +138,46 @@ static void load_strip(const cpu_attn_grad *t, const space *s, int number)
 }
 
 /* P and dS of 16 keys in one lane, rounded. */
-INLINE void row_gradient(vu *p, vu *ds, const space *s, const float *score,
-                         const float *slope, int lane, __mmask16 mask)
+INLINE void keys_gradient(vu *p, vu *ds, const float *score, const float *slope,
+                          vf scale, vf lse, vf delta, __mmask16 mask)
 {
-    const vf lse = splat(s->lse[lane]), scale = splat(s->scale);
     const vf e = keep(mask, exp2_vf(madd(load(score), scale, -lse)));
     *p = rounded(e);
-    *ds = rounded(keep(mask, e * (load(slope) - splat(s->delta[lane]))));
+    *ds = rounded(keep(mask, e * (load(slope) - delta)));
 }
 
-/* P and dS of two lanes and a group, in words as their products want them. */
-INLINE void rows_gradient(const space *s, const strip *u, int row, int group)
+/* P and dS of lanes `row` and row + 1, in words as their products want them. */
+INLINE void rows_gradient(const space *s, const strip *u, int row)
 {
-    const int64_t at = (u->number * GROUPS + group) * PAIR;
-    const int64_t quad = (u->number % 2 * GROUPS + group) * QUAD;
-    uint16_t *rows = s->ds_a + at + row * SIDE;
-    uint16_t *p = s->p + at + row / 2 * SIDE, *ds = s->ds + at + row / 2 * SIDE;
-    vu e[2][2], d[2][2], words[2];
-    for (int i = 0; i < 2; ++i) {
-        const float *score = quad_row(s->s + quad, row + i, 0);
-        const float *slope = quad_row(s->dp + quad, row + i, 0);
-        const int lane = u->number * SIDE + row + i;
-        const uint32_t mask =
-            all_seen(u, group) ? 0xffffffffU : u->seen[group][row + i];
-        row_gradient(&e[i][0], &d[i][0], s, score, slope, lane,
-                     (__mmask16)mask);
-        row_gradient(&e[i][1], &d[i][1], s, score + RIGHT, slope + RIGHT, lane,
-                     (__mmask16)(mask >> 16));
-        words[i] = words_of_upper(d[i][0], d[i][1]);
-        store_words(rows + i * SIDE, words[i]);
+    const int64_t quads = (u->number & 1) * GROUPS * QUAD;
+    const int64_t pairs = u->number * GROUPS * PAIR, pair = row / 2 * SIDE;
+    const float *score = quad_row(s->s + quads, row, 0);
+    const float *slope = quad_row(s->dp + quads, row, 0);
+    const float *lse = s->lse + u->number * SIDE + row;
+    const float *delta = s->delta + u->number * SIDE + row;
+    const vf scale = splat(s->scale), lses[2] = {splat(lse[0]), splat(lse[1])};
+    const vf deltas[2] = {splat(delta[0]), splat(delta[1])};
+    uint16_t *rows = s->ds_a + pairs + row * SIDE;
+    uint16_t *p = s->p + pairs + pair, *ds = s->ds + pairs + pair;
+    for (int g = u->begin; g < u->end; ++g) {
+        const bool all = all_seen(u, g);
+        vu e[2][2], d[2][2], words[2];
+        for (int i = 0; i < 2; ++i) {
+            const uint32_t mask = all ? 0xffffffffU : u->seen[g][row + i];
+            for (int half = 0; half < 2; ++half) {
+                const int64_t at = g * QUAD + i * 16 + half * RIGHT;
+                keys_gradient(&e[i][half], &d[i][half], score + at, slope + at,
+                              scale, lses[i], deltas[i],
+                              (__mmask16)(mask >> 16 * half));
+            }
+            words[i] = words_of_upper(d[i][0], d[i][1]);
+            store_words(rows + g * PAIR + i * SIDE, words[i]);
+        }
+        store_words(p + g * PAIR, words_of_upper(e[0][0], e[1][0]));
+        store_words(p + g * PAIR + TILE, words_of_upper(e[0][1], e[1][1]));
+        store_words(ds + g * PAIR, words_of_lower(words[0], words[1]));
+        store_words(ds + g * PAIR + TILE, words_of_upper(words[0], words[1]));
     }
-    store_words(p, words_of_upper(e[0][0], e[1][0]));
-    store_words(p + TILE, words_of_upper(e[0][1], e[1][1]));
-    store_words(ds, words_of_lower(words[0], words[1]));
-    store_words(ds + TILE, words_of_upper(words[0], words[1]));
 }
 
 /* S = Q Kt and dP = dO Vt of a strip; keys from group `base` of the sequence
@@ -180,7 +186,7 @@ static void push_scores(queue *q, const space *s, const strip *u, int64_t base)
 {
     const int64_t step = s->chunks * PAIR, own = u->number * step;
     for (int g = u->begin; g < u->end; ++g) {
-        const int64_t quad = (u->number % 2 * GROUPS + g) * QUAD;
+        const int64_t quad = ((u->number & 1) * GROUPS + g) * QUAD;
         product p = {.quad = s->s + quad,
                      .n = (int)s->chunks,
                      .a = s->q + own,
@@ -265,9 +271,8 @@ static void rows_of_block(const cpu_attn_grad *t, const space *s, int strips,
             push_scores(&q, s, next, base);
         const int steps = q.left;
         for (int row = 0; row < SIDE; row += 2) {
-            for (int g = u->begin; g < u->end; ++g)
-                rows_gradient(s, u, row, g);
-            queue_run(&q, steps - steps * (row + 2) / SIDE);
+            rows_gradient(s, u, row);
+            queue_run(&q, steps * (SIDE - 2 - row) >> 5);
         }
         push_dq(&q, s, u, base);
         for (int g = u->begin; g < u->end; ++g) {

@@ -2,7 +2,8 @@
  * at once or in steps between which vectors do other work. Private to tile/.
  *   A pair   is two tiles of operands, 32 terms deep: of a, rows 0 .. 15 and
  *            16 .. 31; of b, columns 0 .. 15 and 16 .. 31.
- *   A quad   is 32 x 32 floats of results, as the tiles of its corners. */
+ *   A quad   is 32 x 32 floats of results: 32 rows of its left half, then those
+ *            of its right half. */
 #ifndef CPU_T_QUAD_H
 #define CPU_T_QUAD_H
 
@@ -11,12 +12,13 @@
 #define SIDE  32
 #define PAIR  (2 * TILE)    /* elements of a pair */
 #define QUAD  (SIDE * SIDE) /* floats of a quad */
-#define RIGHT 256           /* from its left tiles to its right ones */
+#define BELOW 256           /* from its upper tiles to its lower ones */
+#define RIGHT 512           /* from its left tiles to its right ones */
 
 /* Columns 16 half .. of a row of a quad. */
 INLINE float *quad_row(float *quad, int row, int half)
 {
-    return quad + row / 16 * 512 + row % 16 * 16 + half * RIGHT;
+    return quad + half * RIGHT + row * 16;
 }
 
 /* quad (+)= the sum of n products of a pair of a and a pair of b; successive
@@ -34,8 +36,8 @@ INLINE void product_begin(const product *p)
     if (p->add) {
         tile_load(0, p->quad, 64);
         tile_load(1, p->quad + RIGHT, 64);
-        tile_load(2, p->quad + 2 * RIGHT, 64);
-        tile_load(3, p->quad + 3 * RIGHT, 64);
+        tile_load(2, p->quad + BELOW, 64);
+        tile_load(3, p->quad + RIGHT + BELOW, 64);
     } else {
         tile_zero(0);
         tile_zero(1);
@@ -58,8 +60,8 @@ INLINE void product_end(const product *p)
 {
     tile_store(0, p->quad, 64);
     tile_store(1, p->quad + RIGHT, 64);
-    tile_store(2, p->quad + 2 * RIGHT, 64);
-    tile_store(3, p->quad + 3 * RIGHT, 64);
+    tile_store(2, p->quad + BELOW, 64);
+    tile_store(3, p->quad + RIGHT + BELOW, 64);
 }
 
 /* Loads of tiles do not tell gcc that they read memory. */
