@@ -133,6 +133,24 @@ CONFORM(attn)
     }
 }
 
+/* Scores grow with the key, so that every block of keys has a far larger
+ * maximum than the ones before it, and what was summed must be scaled down. */
+CONFORM(attn_growing_scores)
+{
+    static const struct attn_case s = {{600, 90}, {600, 390}, 4, 2, 32, 3, 0};
+    attn_run r = start(c, &s, 99);
+    double *k = cf_values(c, CF_REF, &r.k);
+    for (int64_t i = 0; i < r.nk * r.narrow; i++)
+        k[i] *= 1 + (double)(i / r.narrow % 600) / 60;
+    r.k = cf_from(c, CF_ACT, r.nk, r.narrow, s.pad, k);
+    forward(c, &r);
+    /* Scores up to 80 lose 80 * 2^-24 in exp: slack 8, which bf16 hides. */
+    const double slack = c->be[CF_TWO]->act == BASE_BF16 ? 2 : 8;
+    cf_check(c, &r.o, "o", (double)(r.max_k + s.D), slack);
+    cf_check(c, &r.lse, "lse", (double)(r.max_k + s.D), 2);
+    free(k);
+}
+
 CONFORM(attn_bwd)
 {
     for (size_t t = 0; t < COUNT(cases); t++) {

@@ -12,7 +12,7 @@
 
 enum {
     LANES = CPU_TILE_LANES,
-    KEYS = 256, /* scores of a strip and P fill the first cache */
+    KEYS = 256, /* many: each block of them costs every row something */
     STRIPS = LANES / SIDE,
     GROUPS = KEYS / SIDE, /* <= MOST_GROUPS */
     BEHIND = 8            /* P may grow to 2^BEHIND */

@@ -9,7 +9,7 @@
 
 enum {
     LANES = 512, /* many: each block of them goes through the sequence */
-    KEYS = 128,  /* S and dP of a strip lie in the first cache */
+    KEYS = 128,  /* S and dP of one strip fill the first cache */
     STRIPS = LANES / SIDE,
     GROUPS = KEYS / SIDE /* <= MOST_GROUPS */
 };

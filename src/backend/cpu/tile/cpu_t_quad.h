@@ -64,17 +64,10 @@ INLINE void product_end(const product *p)
     tile_store(3, p->quad + RIGHT + BELOW, 64);
 }
 
-/* Loads of tiles do not tell gcc that they read memory. */
-INLINE void tiles_read_memory(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
-
 /* Not while a queue holds a product. */
 INLINE void multiply(const product *p)
 {
     const uint16_t *a = p->a, *b = p->b;
-    tiles_read_memory();
     product_begin(p);
     for (int i = 0; i < p->n; ++i, a += p->a_step, b += p->b_step)
         product_step(a, b);
@@ -85,8 +78,9 @@ INLINE void multiply(const product *p)
 
 /* Products in their order. The tiles multiply for 64 cycles a step, in which
  * the processor goes on with what comes after it: rows of exponentials. */
+#define QUEUE 16
 typedef struct queue {
-    product p[16];
+    product p[QUEUE];
     int first, count;
     int step; /* of the first one */
     int left; /* steps of all */
@@ -95,7 +89,6 @@ typedef struct queue {
 INLINE void queue_step(queue *q)
 {
     product *p = q->p + q->first;
-    tiles_read_memory();
     if (q->step == 0)
         product_begin(p);
     product_step(p->a, p->b);
@@ -106,7 +99,7 @@ INLINE void queue_step(queue *q)
         return;
     product_end(p);
     q->step = 0;
-    q->first = (q->first + 1) % 16;
+    q->first = (q->first + 1) % QUEUE;
     --q->count;
 }
 
@@ -119,9 +112,9 @@ INLINE void queue_run(queue *q, int left)
 
 INLINE void queue_push(queue *q, product p)
 {
-    while (q->count == 16)
+    while (q->count == QUEUE)
         queue_step(q);
-    q->p[(q->first + q->count++) % 16] = p;
+    q->p[(q->first + q->count++) % QUEUE] = p;
     q->left += p.n;
 }
 
