@@ -9,8 +9,9 @@
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 
 /* A panel of b, MOST_K long, takes half of the first cache (48 KB); sums
- * [MOST_M, MOST_N] and rows of a for two blocks share the second (2 MB). */
-enum { MOST_K = 384, MOST_M = 640, MOST_N = 256 };
+ * [MOST_M, MOST_N] and rows of a for two blocks share the second (2 MB). A
+ * single block, which needs no sums, may be longer. */
+enum { MOST_K = 384, ONE_K = 576, MOST_M = 512, MOST_N = 384 };
 
 /* ---- many rows ------------------------------------------------------- */
 
@@ -66,7 +67,8 @@ static plan cut(const cpu_backend *cpu, const cpu_call *p)
 {
     plan s;
     const int64_t m = p->a.rows;
-    s.k = cpu_cut_even(p->k, (p->k + MOST_K - 1) / MOST_K, STEP);
+    const int64_t blocks = p->k <= ONE_K ? 1 : (p->k + MOST_K - 1) / MOST_K;
+    s.k = cpu_cut_even(p->k, blocks, STEP);
     cut_pieces(p, cpu->be.n_threads, &s);
     s.direct = lies_well(p, s.k.size) ? m / SIDE : 0;
     s.packed = cpu_tile_panels(m) - s.direct;
