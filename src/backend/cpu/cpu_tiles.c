@@ -60,6 +60,8 @@ static void cut_pieces(const cpu_call *p, int n_threads, plan *s)
                 s->m = cm;
                 s->n = cn;
             }
+            if (pm * pn >= 4 * n_threads)
+                break; /* even enough */
         }
 }
 
