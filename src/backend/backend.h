@@ -271,5 +271,9 @@ lori_status backend_ref_open(const backend_options *options, backend **out,
                              lori_error *err);
 lori_status backend_cpu_open(const backend_options *options, backend **out,
                              lori_error *err);
+/* What they share: out [rows, cols] act (F32 or BF16), host memory, = the
+ * tensor's entries. Refuses a finite one that is infinite in `act`. */
+lori_status backend_convert(const backend_tensor *t, base_dtype act,
+                            int n_threads, void *out, lori_error *err);
 
 #endif
