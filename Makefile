@@ -60,6 +60,18 @@ LIBS += $(if $(HAVE_CURL),-lcurl -lcrypto)
 HAVE_EDIT := $(shell printf '\043include <%s>\n' histedit.h | \
                      $(CC) -E - >/dev/null 2>&1 && echo 1)
 LDFLAGS_ALL := $(OPT) -fopenmp $(LDFLAGS)
+# Optional: CUDA's compiler and cuBLASLt's header, for the GPU backend. NVCC=
+# builds without. The runtime is linked in and cuBLASLt loaded when it is used,
+# so the program starts on any machine.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC))))))
+HAVE_CUDA := $(if $(CUDA_HOME),$(shell printf '\043include <cublasLt.h>\n' | \
+                     $(CC) -isystem $(CUDA_HOME)/include -E - >/dev/null 2>&1 && echo 1))
+NVCC_FLAGS := -std=c++17 -O3 -Iinclude -Isrc -gencode arch=compute_80,code=sm_80 \
+              -gencode 'arch=compute_90,code=[sm_90,compute_90]' -Xcompiler -Wall,-Wextra,-fPIC \
+              -Xcompiler -fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics $(NVCCFLAGS)
+LIBS += $(if $(HAVE_CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread \
+          -Xlinker -rpath -Xlinker $(CUDA_HOME)/lib64)
 
 # ---- objects, by room -------------------------------------------------
 
@@ -78,14 +90,18 @@ obj = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
 REF_TWICE := src/backend/ref/ref_ops.c src/backend/ref/ref_attn.c
 # Downloads, or their absence.
 WITH_CURL := src/hub/hub_http.c src/hub/hub_blob.c src/hub/hub_pull.c
+# The GPU's backend, or its absence.
+WITH_CUDA := $(filter-out %_none.c,$(wildcard src/backend/cuda/*.c))
 NOT_BUILT := $(if $(HAVE_CURL),src/hub/hub_pull_none.c,$(WITH_CURL)) \
+             $(if $(HAVE_CUDA),src/backend/cuda/cuda_none.c,$(WITH_CUDA)) \
              src/cli/chat_edit$(if $(HAVE_EDIT),_none).c
 plain = $(filter-out $(REF_TWICE) $(NOT_BUILT) $(wildcard src/backend/cpu/isa/*.c src/backend/cpu/tile/*.c),$(1))
 sources = $(wildcard src/$(1)/*.c src/$(1)/*/*.c src/$(1)/*/*/*.c)
 OBJ_backend_extra := \
     $(foreach r,32 64,$(REF_TWICE:src/%.c=$(BUILD)/obj/%_f$(r).o)) \
     $(foreach i,$(ISA),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/isa/*.c))) \
-    $(foreach i,$(TILE),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/tile/*.c)))
+    $(foreach i,$(TILE),$(patsubst src/%.c,$(BUILD)/obj/%_$(i).o,$(wildcard src/backend/cpu/tile/*.c))) \
+    $(if $(HAVE_CUDA),$(patsubst src/%.cu,$(BUILD)/obj/%.o,$(wildcard src/backend/cuda/*.cu)))
 $(foreach r,$(ROOMS) cli,$(eval OBJ_$(r) := $(call obj,$(call plain,$(call sources,$(r)))) $(OBJ_$(r)_extra)))
 $(foreach r,$(ROOMS),$(eval LIB_$(r) := $(if $(OBJ_$(r)),$(BUILD)/room/lib$(r).a)))
 
@@ -124,6 +140,11 @@ $(BUILD)/obj/backend/cpu/tile/%_$(1).o: src/backend/cpu/tile/%.c
 endef
 $(foreach i,$(TILE),$(eval $(call tile_rule,$(i))))
 
+$(BUILD)/obj/backend/cuda/%.o: CFLAGS_ALL += -isystem $(CUDA_HOME)/include
+$(BUILD)/obj/%.o: src/%.cu
+	@mkdir -p $(@D)
+	@echo "  NVCC  $<"
+	$(Q)$(NVCC) $(NVCC_FLAGS) $(if $(filter 1,$(WERROR)),-Werror all-warnings) -MMD -MP -c $< -o $@
 $(BUILD)/obj/%.o: src/%.c
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
@@ -356,12 +377,13 @@ fuzz: $(FUZZ:%=$(BUILD)/fuzz/fuzz_%) ## search for inputs that break a parser (F
 	        -artifact_prefix=$(BUILD)/fuzz/$$f- $(BUILD)/fuzz/$$f tests/fuzz/corpus/$$f || exit 1; \
 	done
 
-FMT := $(shell find src include tests bench -name '*.[ch]' ! -name '*_tables.c' 2>/dev/null)
+FMT := $(shell find src include tests bench \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) ! -name '*_tables.c' 2>/dev/null)
 fmt: ## clang-format in place
 	clang-format -i $(FMT)
 tidy: ## clang-tidy over the library and the program
-	clang-tidy --quiet $(shell find src -name '*.c' ! -path '*/isa/*' ! -path '*/tile/*' ! -name 'ref_[oa]*.c') -- \
-	    -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -fopenmp
+	clang-tidy --quiet $(filter-out $(if $(HAVE_CUDA),,$(WITH_CUDA)),$(shell \
+	    find src -name '*.c' ! -path '*/isa/*' ! -path '*/tile/*' ! -name 'ref_[oa]*.c')) -- -std=c17 -D_GNU_SOURCE \
+	    -Iinclude -Isrc -fopenmp $(if $(HAVE_CUDA),-isystem $(CUDA_HOME)/include)
 
 PREFIX ?= /usr/local
 install: all ## install program, library and header under PREFIX

@@ -32,14 +32,14 @@ FILENAME == "tools/layers.txt" {
     }
 }
 END { exit bad }
-' tools/layers.txt $(find src -name '*.c' -o -name '*.h' | sort)
-twice=$(find src tests bench include tools -type f \( -name '*.c' -o -name '*.h' -o -name '*.sh' -o -name '*.py' \) |
+' tools/layers.txt $(find src -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort)
+twice=$(find src tests bench include tools -type f \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.sh' -o -name '*.py' \) |
     sed 's,.*/,,' | sort | uniq -d)
 if [ -n "$twice" ]; then
     echo "file names that occur twice: $twice"
     exit 1
 fi
-find src include tests -name '*.[ch]' | xargs wc -l |
+find src include tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | xargs wc -l |
     awk '$2 != "total" && $1 > 800 { print $2 ": " $1 " lines, 800 is the limit"; bad = 1 }
          $2 ~ /^src\/[a-z]+\/[a-z]+\.h$/ && $1 > 400 { print $2 ": " $1 " lines, 400 is the limit of a room header"; bad = 1 }
          END { exit bad }'

@@ -14,8 +14,9 @@
 typedef lori_status open_fn(const backend_options *options, backend **out,
                             lori_error *err);
 
-static const char *const backend_names[] = {"cpu", "ref"};
-static open_fn *const backend_opens[] = {backend_cpu_open, backend_ref_open};
+static const char *const backend_names[] = {"cpu", "cuda", "ref"};
+static open_fn *const backend_opens[] = {backend_cpu_open, backend_cuda_open,
+                                         backend_ref_open};
 #define N_BACKENDS (sizeof backend_names / sizeof backend_names[0])
 
 lori_status backend_open(const backend_options *options, backend **out,
@@ -29,7 +30,8 @@ lori_status backend_open(const backend_options *options, backend **out,
     }
     const char *near = base_nearest(name, backend_names, N_BACKENDS);
     return base_fail(err, LORI_INVALID,
-                     "backend '%s' does not exist; there are cpu and ref%s%s%s",
+                     "backend '%s' does not exist; there are cpu, cuda and "
+                     "ref%s%s%s",
                      name, near ? " (did you mean '" : "", near ? near : "",
                      near ? "'?)" : "");
 }

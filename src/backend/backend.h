@@ -1,7 +1,8 @@
 /* backend.h - the one seam between the model's mathematics and the machine.
  *
  * One table of operations, filled by ref/ (plain C in float or double: the
- * oracle), cpu/ (oneDNN and own kernels) and a GPU. Rules of the seam:
+ * oracle), cpu/ (oneDNN and own kernels) and cuda/ (cuBLASLt and own kernels).
+ * Rules of the seam:
  *   - `void *` operands are device memory from alloc(); only copy() moves
  *     data between host and device. Code above this line never dereferences
  *     them, and never sees a weight's bytes.
@@ -108,7 +109,7 @@ typedef enum backend_dir {
 } backend_dir;
 
 struct backend {
-    const char *name;   /* "ref", "cpu" */
+    const char *name;   /* "ref", "cpu", "cuda" */
     const char *detail; /* instruction set and libraries in use, one line */
     base_dtype act, acc;
     int n_threads;
@@ -251,8 +252,8 @@ struct backend {
 };
 
 typedef struct backend_options {
-    const char *name; /* "cpu" (default when NULL) or "ref" */
-    base_dtype dtype; /* act: F32 or BF16 (cpu), F32 or F64 (ref) */
+    const char *name; /* "cpu" (default when NULL), "cuda" or "ref" */
+    base_dtype dtype; /* act: F32 or BF16 (cpu, cuda), F32 or F64 (ref) */
     int n_threads;    /* 0: backend_threads() */
     const char *isa;  /* NULL: best; "amx", "avx512bf16", "avx512", "avx2",
                        * "base"; "amx-emulated": tests of tiles, AVX-512 */
@@ -271,6 +272,8 @@ lori_status backend_ref_open(const backend_options *options, backend **out,
                              lori_error *err);
 lori_status backend_cpu_open(const backend_options *options, backend **out,
                              lori_error *err);
+lori_status backend_cuda_open(const backend_options *options, backend **out,
+                              lori_error *err);
 /* What they share: out [rows, cols] act (F32 or BF16), host memory, = the
  * tensor's entries. Refuses a finite one that is infinite in `act`. */
 lori_status backend_convert(const backend_tensor *t, base_dtype act,

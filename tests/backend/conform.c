@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static cf_config configs[] = {
     {"ref", BASE_F32, ""},      {"cpu", BASE_F32, "base"},
@@ -12,7 +14,8 @@ static cf_config configs[] = {
     {"cpu", BASE_F32, ""},      {"cpu", BASE_BF16, "base"},
     {"cpu", BASE_BF16, "avx2"}, {"cpu", BASE_BF16, "avx512"},
     {"cpu", BASE_BF16, "amx"},  {"cpu", BASE_BF16, "amx-emulated"},
-    {"cpu", BASE_BF16, ""},
+    {"cpu", BASE_BF16, ""},     {"cuda", BASE_F32, ""},
+    {"cuda", BASE_BF16, ""},
 };
 
 /* ---- opening ---------------------------------------------------------- */
@@ -42,21 +45,59 @@ static bool machine_runs(const char *isa)
     return true;
 }
 
+/* False, with the reason, where there is no GPU or no backend for it; another
+ * failure to open it is for the tests to find. Asked in a child: a process that
+ * has used CUDA cannot do so after a fork. */
+static bool gpu_runs(char *why, size_t n)
+{
+    int ends[2], status = 0;
+    memset(why, 0, n);
+    cr_assert_eq(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        backend_options options = {.name = "cuda", .dtype = BASE_F32};
+        backend *be = NULL;
+        lori_error err = {0};
+        lori_status st = backend_open(&options, &be, &err);
+        ssize_t sent = write(ends[1], err.message, strlen(err.message));
+        _exit(st == LORI_UNSUPPORTED && sent > 0);
+    }
+    close(ends[1]);
+    ssize_t got = child > 0 ? read(ends[0], why, n - 1) : -1;
+    close(ends[0]);
+    cr_assert(got >= 0 && waitpid(child, &status, 0) == child);
+    return status == 0;
+}
+
+static bool config_runs(const cf_config *config, char *why, size_t n)
+{
+    static char no_gpu[256];
+    static int gpu = -1;
+    if (strcmp(config->name, "cuda") == 0) {
+        if (gpu < 0)
+            gpu = gpu_runs(no_gpu, sizeof no_gpu);
+        snprintf(why, n, "%s", no_gpu);
+        return gpu;
+    }
+    snprintf(why, n, "this processor does not run it");
+    return machine_runs(config->isa);
+}
+
 /* A skipped case of a parameterized test fails the run in Criterion: those
- * that this processor cannot run are left out, once with the reason. */
+ * that this machine cannot run are left out, once with the reason. */
 struct criterion_test_params cf_configs(void)
 {
     static cf_config runs[sizeof configs / sizeof configs[0]];
     static size_t n;
     if (n == 0)
         for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
-            if (machine_runs(configs[i].isa))
+            char why[256];
+            if (config_runs(&configs[i], why, sizeof why))
                 runs[n++] = configs[i];
             else
-                cr_log_warn("SKIP conformance of %s %s %s: this processor "
-                            "does not run it",
-                            configs[i].name, base_dtype_name(configs[i].dtype),
-                            configs[i].isa);
+                cr_log_warn("SKIP conformance of %s %s %s: %s", configs[i].name,
+                            base_dtype_name(configs[i].dtype), configs[i].isa,
+                            why);
         }
     return cr_make_param_array(cf_config, runs, n);
 }

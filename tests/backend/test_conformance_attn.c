@@ -24,10 +24,12 @@ static const struct attn_case {
     {{70, 70}, {70, 70}, 3, 3, 10, 5, 1},
     {{40}, {40}, 2, 2, 7, 0, 0},
     {{1100, 60}, {1100, 60}, 10, 2, 8, 3, 0}, /* heads in parts */
+    {{70, 3}, {70, 3}, 2, 1, 256, 0, 0},
     /* With a past: decoding, continued prompts. Not for backward. */
     {{1, 1, 1}, {77, 1, 600}, 9, 3, 64, 0, 0},
     {{1, 5, 64, 0}, {128, 129, 80, 9}, 4, 2, 16, 4, 0},
     {{3, 70}, {200, 300}, 8, 1, 32, 0, 100},
+    {{1, 2}, {1300, 256}, 6, 2, 200, 2, 0}, /* keys in parts */
 };
 
 typedef struct attn_run {
@@ -260,6 +262,7 @@ static const struct attn_case paged_cases[] = {
     {{1, 5, 64, 0}, {128, 129, 80, 9}, 4, 2, 16, 4, 0},
     {{3, 70}, {130, 100}, 8, 1, 32, 0, 33},
     {{31, 32, 33}, {31, 32, 33}, 2, 2, 8, 2, 0},
+    {{1, 2}, {700, 300}, 8, 2, 16, 0, 400}, /* keys in parts */
 };
 
 /* Pages in shuffled order; the pool starts as NaN, so a read of a row that no

@@ -45,11 +45,14 @@ Test(open, types_that_a_backend_lacks_are_refused)
 
 Test(open, memory_is_aligned_and_zeroed)
 {
-    static const char *const names[] = {"ref", "cpu"};
-    for (int t = 0; t < 2; t++) {
+    static const char *const names[] = {"ref", "cpu", "cuda"};
+    for (int t = 0; t < 3; t++) {
         backend_options options = {.name = names[t], .dtype = BASE_F32};
         backend *be = NULL;
-        cr_assert_eq(backend_open(&options, &be, NULL), LORI_OK);
+        lori_status st = backend_open(&options, &be, NULL);
+        if (t == 2 && st == LORI_UNSUPPORTED)
+            break; /* no GPU here: see the next test */
+        cr_assert_eq(st, LORI_OK);
         unsigned char *p = be->alloc(be, 1000), *h = be->host_alloc(be, 1000);
         cr_assert(p && h);
         cr_assert_eq((uintptr_t)p % 64, 0);
@@ -71,6 +74,52 @@ Test(open, memory_is_aligned_and_zeroed)
         be->free(be, be->alloc(be, 0));
         be->free(be, p);
         be->host_free(be, h);
+        backend_close(be);
+    }
+}
+
+/* Where there is no GPU, or no CUDA in the build, the answer says so and names
+ * what can be done. */
+Test(open, cuda_opens_or_says_why)
+{
+    backend_options options = {.name = "cuda", .dtype = BASE_BF16};
+    backend *be = NULL;
+    lori_error err = {0};
+    lori_status st = backend_open(&options, &be, &err);
+    if (st == LORI_OK) {
+        cr_assert(be->act == BASE_BF16 && be->acc == BASE_F32 && *be->detail);
+    } else {
+        cr_assert_eq(st, LORI_UNSUPPORTED, "%s", err.message);
+        cr_assert_null(be);
+        cr_assert(strstr(err.message, "cuda") &&
+                      strstr(err.message, "use backend cpu"),
+                  "%s", err.message);
+    }
+    backend_close(be);
+}
+
+/* The first failure is kept, what follows does nothing, sync() clears it. */
+Test(open, a_failure_is_kept_until_sync)
+{
+    static const char *const names[] = {"ref", "cuda"};
+    for (int t = 0; t < 2; t++) {
+        backend_options options = {.name = names[t], .dtype = BASE_F32};
+        backend *be = NULL;
+        lori_error err = {0};
+        if (backend_open(&options, &be, NULL) == LORI_UNSUPPORTED && t == 1)
+            break; /* no GPU here */
+        cr_assert_not_null(be);
+        float x[4] = {1, 2, 3, 4}, *p = be->alloc(be, sizeof x);
+        be->copy(be, p, x, sizeof x, BACKEND_TO_DEVICE);
+        be->copy(be, NULL, x, sizeof x, BACKEND_TO_DEVICE);
+        be->zero(be, p, sizeof x);
+        cr_assert_eq(be->sync(be, &err), LORI_DEVICE, "%s", err.message);
+        cr_assert(strstr(err.message, "copy"), "%s", err.message);
+        memset(x, 0, sizeof x);
+        be->copy(be, x, p, sizeof x, BACKEND_TO_HOST);
+        cr_assert_eq(be->sync(be, &err), LORI_OK, "%s", err.message);
+        cr_assert(x[0] == 1 && x[3] == 4);
+        be->free(be, p);
         backend_close(be);
     }
 }

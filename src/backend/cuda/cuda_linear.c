@@ -1,0 +1,130 @@
+/* cuda_linear.c - the table's products of matrices and sums over tokens, all by
+ * cuBLASLt. */
+#include "backend/cuda/cuda_i.h"
+
+static void multiply(cuda_backend *cuda, const cuda_product *p)
+{
+    lori_error err;
+    CUDA_REQUIRE(p->k > 0);
+    if (cuda->failed || p->m == 0 || p->n == 0)
+        return;
+    lori_status st =
+        cuda_lt_run(cuda->lt, p, cuda->workspace, cuda->stream, &err);
+    if (st)
+        cuda_fail(cuda, st, "%s", err.message);
+}
+
+/* c = alpha a op(b) + beta c, op(b) = b^T with turn_b. */
+static void product(backend *be, backend_view c, backend_view a, backend_view b,
+                    bool turn_b, double alpha, double beta)
+{
+    CUDA_REQUIRE(a.dtype == be->act && b.dtype == be->act);
+    CUDA_REQUIRE(c.dtype == be->act || c.dtype == be->acc);
+    CUDA_REQUIRE(c.rows == a.rows && a.cols == (turn_b ? b.cols : b.rows));
+    CUDA_REQUIRE(c.cols == (turn_b ? b.rows : b.cols));
+    const cuda_product p = {.m = c.rows,
+                            .n = c.cols,
+                            .k = a.cols,
+                            .lda = a.ld,
+                            .ldb = b.ld,
+                            .ldc = c.ld,
+                            .ab = be->act,
+                            .c_type = c.dtype,
+                            .turn_b = turn_b,
+                            .a = a.data,
+                            .b = b.data,
+                            .c = c.data,
+                            .alpha = (float)alpha,
+                            .beta = (float)beta};
+    multiply(cuda_of(be), &p);
+}
+
+static backend_view weight_view(const backend *be, const backend_weight *w)
+{
+    return backend_matrix(w->data, be->act, w->rows, w->cols);
+}
+
+static void gemm_w(backend *be, backend_view y, backend_view x,
+                   const backend_weight *w, double beta)
+{
+    product(be, y, x, weight_view(be, w), true, 1, beta);
+}
+
+static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
+                    backend_weight *const *w)
+{
+    for (int i = 0; i < n_w; ++i)
+        gemm_w(be, y[i], x, w[i], 0);
+}
+
+static void gemm_wt(backend *be, backend_view dx, backend_view dy,
+                    const backend_weight *w, double beta)
+{
+    product(be, dx, dy, weight_view(be, w), false, 1, beta);
+}
+
+static void gemm_nt(backend *be, backend_view c, backend_view a, backend_view b,
+                    double alpha, double beta)
+{
+    product(be, c, a, b, true, alpha, beta);
+}
+
+static void gemm_nn(backend *be, backend_view c, backend_view a, backend_view b,
+                    double alpha, double beta)
+{
+    product(be, c, a, b, false, alpha, beta);
+}
+
+/* One product a block of tokens, each added to the sum of those before. */
+static void gemm_tn(backend *be, backend_view c, backend_view x, backend_view y,
+                    double alpha, double beta)
+{
+    cuda_backend *cuda = cuda_of(be);
+    CUDA_REQUIRE(c.dtype == be->acc && x.dtype == be->act &&
+                 y.dtype == be->act);
+    CUDA_REQUIRE(x.rows == y.rows && c.rows == x.cols && c.cols == y.cols);
+    if (x.rows == 0 && !cuda->failed)
+        cuda_check(cuda, "gemm_tn", cuda_k_scale(cuda->stream, c, (float)beta));
+    for (int64_t t = 0; t < x.rows; t += BACKEND_TOKEN_BLOCK) {
+        const int64_t left = x.rows - t;
+        const int64_t n =
+            left < BACKEND_TOKEN_BLOCK ? left : BACKEND_TOKEN_BLOCK;
+        const cuda_product p = {.m = c.rows,
+                                .n = c.cols,
+                                .k = n,
+                                .lda = x.ld,
+                                .ldb = y.ld,
+                                .ldc = c.ld,
+                                .ab = be->act,
+                                .c_type = c.dtype,
+                                .turn_a = true,
+                                .a = backend_rows(x, t, n).data,
+                                .b = backend_rows(y, t, n).data,
+                                .c = c.data,
+                                .alpha = (float)alpha,
+                                .beta = t ? 1 : (float)beta};
+        multiply(cuda, &p);
+    }
+}
+
+static void embed(backend *be, backend_view y, const backend_weight *w,
+                  const int32_t *ids)
+{
+    cuda_backend *cuda = cuda_of(be);
+    CUDA_REQUIRE(y.cols == w->cols && y.dtype == be->act);
+    if (!cuda->failed)
+        cuda_check(
+            cuda, "embed",
+            cuda_k_gather_rows(cuda->stream, y, weight_view(be, w), ids));
+}
+
+void cuda_linear_fill(backend *be)
+{
+    be->gemm_w = gemm_w;
+    be->gemm_ws = gemm_ws;
+    be->gemm_wt = gemm_wt;
+    be->gemm_nt = gemm_nt;
+    be->gemm_nn = gemm_nn;
+    be->gemm_tn = gemm_tn;
+    be->embed = embed;
+}
