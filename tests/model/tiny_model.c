@@ -243,8 +243,10 @@ tiny tiny_open(const tiny_spec *spec, const char *backend_name,
     tiny_write(t.folder, spec);
     backend_options o = {
         .name = backend_name, .dtype = dtype, .n_threads = n_threads};
-    if (strcmp(backend_name, "cpu") == 0)
-        o.isa = getenv("LORI_ISA"); /* make check-rungs */
+    if (strcmp(backend_name, "cpu") == 0) {
+        o.name = getenv("LORI_BACKEND"); /* "cuda": on a GPU */
+        o.isa = getenv("LORI_ISA");      /* make check-rungs */
+    }
     cr_assert_eq(backend_open(&o, &t.be, &err), LORI_OK, "%s", err.message);
     cr_assert_eq(model_open(t.folder, t.be, &t.m, &err), LORI_OK, "%s",
                  err.message);

@@ -43,7 +43,8 @@ typedef struct tiny {
     adapter *ad;
     model_adapter *ma;
 } tiny;
-/* `backend_name` "ref" or "cpu"; n_threads as in backend_options. */
+/* `backend_name` "ref" or "cpu", in whose place LORI_BACKEND may name another;
+ * n_threads as in backend_options. */
 tiny tiny_open(const tiny_spec *spec, const char *backend_name,
                base_dtype dtype, int n_threads);
 void tiny_close(tiny *t);

@@ -17,7 +17,7 @@ static train_plan plan_of(const char *keys)
 {
     train_recipe r;
     recipe(&r, keys);
-    backend_options o = {.name = "cpu",
+    backend_options o = {.name = getenv("LORI_BACKEND"),
                          .dtype = BASE_F32,
                          .n_threads = 1,
                          .isa = getenv("LORI_ISA")};

@@ -109,7 +109,7 @@ Test(run, evaluation_agrees)
     model *m = NULL;
     model_adapter *ma = NULL;
     train_data *data = NULL;
-    ok(backend_open(&(backend_options){.name = "cpu",
+    ok(backend_open(&(backend_options){.name = getenv("LORI_BACKEND"),
                                        .dtype = BASE_F32,
                                        .isa = getenv("LORI_ISA")},
                     &be, err));

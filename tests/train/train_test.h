@@ -222,8 +222,10 @@ static inline lori_status train_on(const machine *how, const char *keys,
     recipe(&r, keys);
     backend_options o = {
         .name = how->name, .dtype = how->dtype, .n_threads = how->threads};
-    if (strcmp(how->name, "cpu") == 0)
-        o.isa = getenv("LORI_ISA"); /* make check-rungs */
+    if (strcmp(how->name, "cpu") == 0) {
+        o.name = getenv("LORI_BACKEND"); /* "cuda": on a GPU */
+        o.isa = getenv("LORI_ISA");      /* make check-rungs */
+    }
     backend *be = NULL;
     model *m = NULL;
     lori_status st = backend_open(&o, &be, err);
