@@ -329,6 +329,10 @@ bench-ops: $(BUILD)/bench_linear $(BUILD)/bench_ops $(BUILD)/bench_attn ## time 
 	$(Q)$(BUILD)/bench_ops
 	$(Q)$(BUILD)/bench_attn
 
+.PHONY: bench-cuda
+bench-cuda: $(BUILD)/bench_cuda ## time the GPU's products, attention and copies (BENCH_ARGS: f32)
+	$(Q)$(BUILD)/bench_cuda $(BENCH_ARGS)
+
 # A step at two real shapes with random weights; the folders stay in BUILD.
 STEP_ROOMS := $(foreach r,$(CLOSURE_train),$(LIB_$(r)))
 $(BUILD)/random_model $(BUILD)/bench_step: $(BUILD)/%: bench/%.c $(STEP_ROOMS)
