@@ -10,7 +10,9 @@
  * puts together in order.
  * Source: FlashAttention-2, arXiv:2307.08691, algorithm 1; for the chunks
  * Flash-Decoding, pytorch.org/blog/flash-decoding. */
-#include "backend/cuda/cuda_k_attn.cuh"
+#include <type_traits>
+
+#include "backend/cuda/cuda_k_mma.cuh"
 
 template <int DP> constexpr int keys_of = DP == 256 ? 32 : 64;
 
@@ -79,45 +81,6 @@ template <int DP, int R> constexpr size_t attn_bytes()
     constexpr int BQ = SIDE * R, BK = keys_of<DP>;
     return sizeof(float) * ((BQ + BK) * tile_ld<DP> + BQ * tile_ld<BK>);
 }
-
-/* The rows and keys of a block. */
-struct block_rows {
-    sequence seq;
-    int64_t row0, row1; /* pairs (query, head of the group) */
-    int64_t head0;      /* the group's first head */
-    int group, past, begin, end;
-
-    /* Tile `tile` of BQ rows; the keys of chunk `chunk` of those they see. */
-    __device__ block_rows(const backend_attn &a, int64_t s, int kv_head,
-                          int64_t tile, int BQ, int chunk, int chunk_keys)
-        : seq(a, s), row0(tile * BQ), group(a.n_heads / a.n_kv_heads),
-          past(seq.len_k - seq.len_q)
-    {
-        const int64_t all = static_cast<int64_t>(seq.len_q) * group;
-        row1 = row0 + BQ < all ? row0 + BQ : all;
-        head0 = static_cast<int64_t>(kv_head) * group;
-        if (row0 >= row1) {
-            begin = end = 0;
-            return;
-        }
-        const int from = chunk * chunk_keys;
-        begin = max(seq.first_key(position(row0)), from);
-        end = position(row1 - 1) + 1;
-        end = end - from > chunk_keys ? from + chunk_keys : end;
-    }
-    __device__ int position(int64_t row) const
-    {
-        return past + static_cast<int>(row / group);
-    }
-    __device__ int64_t query(int64_t row) const
-    {
-        return seq.q0 + row / group;
-    }
-    __device__ int64_t head(int64_t row) const
-    {
-        return head0 + row % group;
-    }
-};
 
 /* Unfinished sums of chunks: D sums of a query, head and chunk, then their
  * maximum and sum of weights. */
@@ -264,9 +227,9 @@ attn_rows(cudaStream_t stream, backend_view o, backend_view lse, backend_view q,
                     static_cast<unsigned>(a->n_kv_heads),
                     static_cast<unsigned>(sums.chunks));
     cudaError_t status =
-        launch(attn_kernel<T, DP, R>, grid, attn_bytes<DP, R>(), stream,
-               mat<T>(o), mat<float>(lse), mat<const T>(q), mat<const T>(k),
-               mat<const T>(v), *a, tiles, wide, sums);
+        launch(attn_kernel<T, DP, R>, grid, THREADS, attn_bytes<DP, R>(),
+               stream, mat<T>(o), mat<float>(lse), mat<const T>(q),
+               mat<const T>(k), mat<const T>(v), *a, tiles, wide, sums);
     if (status != cudaSuccess || !chunks)
         return status;
     join_kernel<<<dim3(static_cast<unsigned>(a->n_seq * a->max_q),
@@ -275,7 +238,8 @@ attn_rows(cudaStream_t stream, backend_view o, backend_view lse, backend_view q,
     return cudaGetLastError();
 }
 
-/* Few rows in tiles of SIDE rows, else in larger ones. */
+/* Few rows in tiles of SIDE rows; else bf16 on tensor cores, and floats in
+ * larger tiles. */
 template <class T, int DP>
 static cudaError_t attn_width(cudaStream_t stream, backend_view o,
                               backend_view lse, backend_view q, backend_view k,
@@ -285,7 +249,10 @@ static cudaError_t attn_width(cudaStream_t stream, backend_view o,
     constexpr int R = DP == 256 ? 2 : 4;
     if (group_rows(a) <= SIDE)
         return attn_rows<T, DP, 1>(stream, o, lse, q, k, v, a, chunks);
-    return attn_rows<T, DP, R>(stream, o, lse, q, k, v, a, chunks);
+    if constexpr (std::is_same_v<T, bf16>)
+        return attn_mma<DP>(stream, o, lse, q, k, v, a);
+    else
+        return attn_rows<T, DP, R>(stream, o, lse, q, k, v, a, chunks);
 }
 
 template <class T>

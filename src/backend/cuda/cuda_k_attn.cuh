@@ -45,10 +45,54 @@ struct sequence {
             return static_cast<int64_t>(k0) + j;
         return static_cast<int64_t>(table[j / page]) * page + j % page;
     }
+    /* One more than the last query that sees key j, where len_q is len_k. */
+    __device__ int queries_end(int j) const
+    {
+        return window < len_q - j ? j + window : len_q;
+    }
     /* First position that is visible from position p. */
     __device__ int first_key(int p) const
     {
         return p >= window ? p - window + 1 : 0;
+    }
+};
+
+/* The rows and keys of a block. */
+struct block_rows {
+    sequence seq;
+    int64_t row0, row1; /* pairs (query, head of the group) */
+    int64_t head0;      /* the group's first head */
+    int group, past, begin, end;
+
+    /* Tile `tile` of BQ rows; the keys of chunk `chunk` of those they see. */
+    __device__ block_rows(const backend_attn &a, int64_t s, int kv_head,
+                          int64_t tile, int BQ, int chunk, int chunk_keys)
+        : seq(a, s), row0(tile * BQ), group(a.n_heads / a.n_kv_heads),
+          past(seq.len_k - seq.len_q)
+    {
+        const int64_t all = static_cast<int64_t>(seq.len_q) * group;
+        row1 = row0 + BQ < all ? row0 + BQ : all;
+        head0 = static_cast<int64_t>(kv_head) * group;
+        if (row0 >= row1) {
+            begin = end = 0;
+            return;
+        }
+        const int from = chunk * chunk_keys;
+        begin = max(seq.first_key(position(row0)), from);
+        end = position(row1 - 1) + 1;
+        end = end - from > chunk_keys ? from + chunk_keys : end;
+    }
+    __device__ int position(int64_t row) const
+    {
+        return past + static_cast<int>(row / group);
+    }
+    __device__ int64_t query(int64_t row) const
+    {
+        return seq.q0 + row / group;
+    }
+    __device__ int64_t head(int64_t row) const
+    {
+        return head0 + row % group;
     }
 };
 
@@ -159,23 +203,54 @@ __device__ void row_of(few<4> (&out)[groups<DP>], const float *tile, int k)
         out[g] = load<4>(tile + k * tile_ld<DP> + (x + SIDE * g) * 4);
 }
 
+/* ---- backward ----------------------------------------------------------- */
+
+/* The operands of the gradient on the device. */
+template <class T> struct grads {
+    mat<T> dq, dk, dv;
+    mat<const T> dout, q, k, v, o;
+    mat<const float> lse;
+    mat<float> delta;
+
+    explicit grads(const cuda_attn_grad &g)
+        : dq(g.dq), dk(g.dk), dv(g.dv), dout(g.dout), q(g.q), k(g.k), v(g.v),
+          o(g.o), lse(g.lse), delta(g.delta)
+    {
+    }
+};
+
+/* Of a score p and a product dx = do.v makes p and its gradient; zero where
+ * query i cannot see key j, or where there is no such query. */
+__device__ inline void grad_score(float &p, float &dx, float lse, float delta,
+                                  const sequence &seq, int i, int j,
+                                  float scale)
+{
+    const bool visible = i < seq.len_q && j <= i && j >= seq.first_key(i);
+    const float e = expf(p * scale - lse);
+    p = visible ? e : 0.0F;
+    dx = visible ? e * (dx - delta) : 0.0F;
+}
+
+/* ---- launches ----------------------------------------------------------- */
+
 inline int padded(int head_dim)
 {
     return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : CUDA_MAX_HEAD_DIM;
 }
 
-/* Launches a kernel of THREADS threads with more shared memory than what every
- * kernel gets unasked. */
+/* Launches a kernel with more shared memory than what every kernel gets
+ * unasked. */
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, size_t bytes,
-                   cudaStream_t stream, const Arguments &...arguments)
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads,
+                   size_t bytes, cudaStream_t stream,
+                   const Arguments &...arguments)
 {
     cudaError_t status = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
         static_cast<int>(bytes));
     if (status != cudaSuccess)
         return status;
-    kernel<<<grid, THREADS, bytes, stream>>>(arguments...);
+    kernel<<<grid, threads, bytes, stream>>>(arguments...);
     return cudaGetLastError();
 }
 

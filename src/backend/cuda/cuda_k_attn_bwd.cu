@@ -7,7 +7,9 @@
  * once for one that owns rows of dq: every sum then has one owner and one
  * order, without atomics and without memory of the length squared.
  * Source: FlashAttention-2, arXiv:2307.08691, section 2. */
-#include "backend/cuda/cuda_k_attn.cuh"
+#include <type_traits>
+
+#include "backend/cuda/cuda_k_mma.cuh"
 
 /* Rows of a thread: four tiles of DP columns must fit into 99 KB. */
 template <int DP> constexpr int rows_of = DP == 64 ? 4 : DP == 128 ? 2 : 1;
@@ -18,20 +20,6 @@ template <int DP> constexpr size_t grad_bytes()
     constexpr int B = tile_rows<DP>;
     return sizeof(float) * B * (4 * tile_ld<DP> + tile_ld<B>);
 }
-
-/* The operands on the device. */
-template <class T> struct grads {
-    mat<T> dq, dk, dv;
-    mat<const T> dout, q, k, v, o;
-    mat<const float> lse;
-    mat<float> delta;
-
-    explicit grads(const cuda_attn_grad &g)
-        : dq(g.dq), dk(g.dk), dv(g.dv), dout(g.dout), q(g.q), k(g.k), v(g.v),
-          o(g.o), lse(g.lse), delta(g.delta)
-    {
-    }
-};
 
 /* ---- delta ------------------------------------------------------------ */
 
@@ -89,12 +77,8 @@ __device__ void grad_scores(float (&p)[R][R], float (&dx)[R][R],
         const int i = i0 + y * R + r;
 #pragma unroll
         for (int c = 0; c < R; c++) {
-            const int j = j0 + x + SIDE * c;
-            const bool visible =
-                i < seq.len_q && j <= i && j >= seq.first_key(i);
-            const float e = expf(p[r][c] * scale - rows.lse[r]);
-            p[r][c] = visible ? e : 0.0F;
-            dx[r][c] = visible ? e * (dx[r][c] - rows.delta[r]) : 0.0F;
+            grad_score(p[r][c], dx[r][c], rows.lse[r], rows.delta[r], seq, i,
+                       j0 + x + SIDE * c, scale);
         }
     }
 }
@@ -155,9 +139,7 @@ __global__ void __launch_bounds__(THREADS)
     const int j0 = static_cast<int>(blockIdx.x % tiles) * B, n = seq.len_k;
     if (j0 >= n)
         return;
-    const int last = j0 + B < n ? j0 + B - 1 : n - 1;
-    /* The last query that sees a key of mine. */
-    const int end = seq.window < n - last ? last + seq.window : n;
+    const int end = seq.queries_end(j0 + B < n ? j0 + B - 1 : n - 1);
 
     auto key = [&](auto matrix, int r) -> const T * {
         return j0 + r < n ? matrix.at(seq.k0 + j0 + r, kv_col) : nullptr;
@@ -267,7 +249,7 @@ __global__ void __launch_bounds__(THREADS)
 /* ---- launches ----------------------------------------------------------- */
 
 template <class T, int DP>
-static cudaError_t grad_width(cudaStream_t stream, const cuda_attn_grad *g,
+static cudaError_t grad_tiles(cudaStream_t stream, const cuda_attn_grad *g,
                               const backend_attn *a)
 {
     const int64_t tiles = (a->max_q + tile_rows<DP> - 1) / tile_rows<DP>;
@@ -279,13 +261,25 @@ static cudaError_t grad_width(cudaStream_t stream, const cuda_attn_grad *g,
         wide = wide && is_wide(v, 4);
     cudaError_t status =
         launch(grad_kv_kernel<T, DP>,
-               dim3(blocks, static_cast<unsigned>(a->n_kv_heads)),
+               dim3(blocks, static_cast<unsigned>(a->n_kv_heads)), THREADS,
                grad_bytes<DP>(), stream, views, *a, tiles, wide);
     if (status == cudaSuccess)
-        status = launch(grad_q_kernel<T, DP>,
-                        dim3(blocks, static_cast<unsigned>(a->n_heads)),
-                        grad_bytes<DP>(), stream, views, *a, tiles, wide);
+        status =
+            launch(grad_q_kernel<T, DP>,
+                   dim3(blocks, static_cast<unsigned>(a->n_heads)), THREADS,
+                   grad_bytes<DP>(), stream, views, *a, tiles, wide);
     return status;
+}
+
+/* On tensor cores where two sums of DP columns fit into the registers. */
+template <class T, int DP>
+static cudaError_t grad_width(cudaStream_t stream, const cuda_attn_grad *g,
+                              const backend_attn *a)
+{
+    if constexpr (std::is_same_v<T, bf16> && DP <= 128)
+        return attn_bwd_mma<DP>(stream, g, a);
+    else
+        return grad_tiles<T, DP>(stream, g, a);
 }
 
 template <class T>
