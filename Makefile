@@ -65,13 +65,14 @@ LDFLAGS_ALL := $(OPT) -fopenmp $(LDFLAGS)
 # so the program starts on any machine.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC))))))
-HAVE_CUDA := $(if $(CUDA_HOME),$(shell printf '\043include <cublasLt.h>\n' | \
-                     $(CC) -isystem $(CUDA_HOME)/include -E - >/dev/null 2>&1 && echo 1))
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread \
+             -Xlinker -rpath -Xlinker $(CUDA_HOME)/lib64
+HAVE_CUDA := $(if $(CUDA_HOME),$(shell printf '\043include <cublasLt.h>\nint main(void){return 0;}\n' | \
+                     $(CC) -isystem $(CUDA_HOME)/include -x c - -o /dev/null $(CUDA_LIBS) >/dev/null 2>&1 && echo 1))
+LIBS += $(if $(HAVE_CUDA),$(CUDA_LIBS))
 NVCC_FLAGS := -std=c++17 -O3 -Iinclude -Isrc -gencode arch=compute_80,code=sm_80 \
               -gencode 'arch=compute_90,code=[sm_90,compute_90]' -Xcompiler -Wall,-Wextra,-fPIC \
               -Xcompiler -fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics $(NVCCFLAGS)
-LIBS += $(if $(HAVE_CUDA),-L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread \
-          -Xlinker -rpath -Xlinker $(CUDA_HOME)/lib64)
 
 # ---- objects, by room -------------------------------------------------
 
