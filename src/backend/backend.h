@@ -119,6 +119,7 @@ struct backend {
     /* ---- memory ---- */
     /* 64-byte aligned, zeroed; NULL when there is none left. */
     void *(*alloc)(backend *be, size_t bytes);
+    /* What was asked for before is done with the memory first. */
     void (*free)(backend *be, void *p);
     /* Host memory that copies quickly; NULL when there is none left. */
     void *(*host_alloc)(backend *be, size_t bytes);

@@ -1,6 +1,8 @@
 /* cuda_k_mma.cu - attention and its gradient of bf16 on tensor cores. The
  * algorithms, and who owns which sums, are those of cuda_k_attn.cu and
- * cuda_k_attn_bwd.cu. */
+ * cuda_k_attn_bwd.cu. One thing differs: a weight of 0 is multiplied like any
+ * other, so a NaN in v also reaches earlier rows of its own sequence that share
+ * a block with a row that sees it. */
 #include "backend/cuda/cuda_k_mma.cuh"
 
 /* ---- forward ------------------------------------------------------------ */
