@@ -88,15 +88,16 @@ static lori_status load(cuda_lt *lt, lori_error *err)
     lt->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!lt->library)
         return base_fail(err, LORI_UNSUPPORTED,
-                         "backend cuda: %s; install cuBLAS %d, or name its "
-                         "folder in LD_LIBRARY_PATH",
+                         "backend cuda: %s; install cuBLAS %d, name its folder "
+                         "in LD_LIBRARY_PATH, or use backend cpu",
                          dlerror(), CUBLAS_VER_MAJOR);
     for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
         found[i] = dlsym(lt->library, names[i]);
         if (!found[i])
             return base_fail(err, LORI_UNSUPPORTED,
                              "backend cuda: " LIBRARY " lacks %s; install the "
-                             "cuBLAS that this program was built with",
+                             "cuBLAS that this program was built with, or use "
+                             "backend cpu",
                              names[i]);
     }
 #define LT_TAKE(name) memcpy(&lt->name, next++, sizeof lt->name);
