@@ -3,7 +3,7 @@
 # set that this processor runs (the backend's own tests cover all in one run).
 set -eu
 build=$1
-rungs="amx avx512bf16 avx512 avx2 base"
+rungs="amx avx512bf16 avx512 avx2 base amx-emulated"
 for isa in $rungs; do
     if ! LORI_ISA=$isa "$build/lori" env >/dev/null 2>&1; then
         echo "SKIP $isa: $(LORI_ISA=$isa "$build/lori" env 2>&1 | head -n 1)"

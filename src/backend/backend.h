@@ -84,7 +84,7 @@ typedef struct backend_attn {
     int page;
     int n_heads, n_kv_heads, head_dim; /* H, K, D; H % K == 0 */
     int64_t window;                    /* 0: none */
-    double scale;                      /* usually 1/sqrt(D) */
+    double scale;                      /* > 0, usually 1/sqrt(D) */
 } backend_attn;
 
 /* Which entries of a matrix [rows, cols] are kept (trained). Device memory.

@@ -36,7 +36,7 @@ typedef struct cpu_backend {
     base_str detail;
     void *scratch; /* n_threads blocks of scratch_each bytes */
     size_t scratch_bytes, scratch_each;
-    void *list; /* of an operation's tasks */
+    void *list; /* what an operation's threads share */
     size_t list_bytes;
     size_t l2_bytes;            /* of a processor's second cache */
     const backend_weight *last; /* that x W^T was computed with, or NULL */
@@ -74,7 +74,8 @@ static inline void *cpu_scratch_of(const cpu_backend *cpu, int thread)
 {
     return (char *)cpu->scratch + (size_t)thread * cpu->scratch_each;
 }
-/* At least `bytes` for a list of tasks; NULL as above. */
+/* At least `bytes` that all threads of an operation share: a list of tasks, or
+ * an operand as they take it; NULL as above. */
 void *cpu_list(cpu_backend *cpu, size_t bytes);
 /* 64-byte aligned zeroed memory (huge pages when large). */
 void *cpu_memory(size_t bytes);

@@ -20,24 +20,24 @@ typedef struct plan {
     int64_t direct, packed; /* panels of a used in place, and packed */
 } plan;
 
-/* Whether panels of a are read well where they are: whole lines, and 32 rows
- * of a block spread over the sets of the first cache (64 sets of 12 lines). */
+/* Whether panels of a are read well where they are: whole lines, and rows that
+ * spread over the sets of the caches (64 of 12 lines in the first). */
 static bool lies_well(const cpu_call *p, int64_t block)
 {
-    enum { LINE = 64, SETS = 64, WAYS = 8 /* of 12, for a */ };
+    enum { LINE = 64, SETS = 64, WAYS = 10 };
     const int64_t row = p->a.ld * 2;
     if ((uintptr_t)p->a.data % LINE || row % LINE || p->k % STEP)
         return false;
     uint8_t used[SETS] = {0};
     for (int64_t i = 0; i < SIDE; i++)
         for (int64_t line = 0; line < block * 2 / LINE; line++)
-            if (++used[(i * row / LINE + line) % SETS] > WAYS + 2)
+            if (++used[(i * row / LINE + line) % SETS] > WAYS)
                 return false;
     return true;
 }
 
 /* The time of a piece [m, n] in tile rows: packing a column of op(b) takes as
- * long as 64 of its products. */
+ * long as about 64 of its products. */
 static double piece_cost(cpu_cut m, cpu_cut n, int n_threads)
 {
     const int64_t rounds = (m.count * n.count + n_threads - 1) / n_threads;

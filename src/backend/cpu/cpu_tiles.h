@@ -45,10 +45,11 @@ static inline int64_t cpu_tile_steps(int64_t k)
 {
     return (k + CPU_TILE_STEP - 1) / CPU_TILE_STEP;
 }
-/* c [m, n]: sum (+)= a b over a block of k; with `last`, c = alpha sum + beta
- * c. Panels of b are packed one after the other into b.packed, a panel's room.
- * Meanwhile what comes next is fetched: rows of a for next_steps more, and the
- * first panel of next. */
+
+/* sum [m, n] (+)= a b over a block of k; with `last`, c = alpha sum + beta c.
+ * Panels of b are packed one after the other into b.packed, a panel's room.
+ * Meanwhile what comes next is fetched: next_a, and the first panel of next_b.
+ */
 typedef struct cpu_tile_block {
     int64_t m, n;
     cpu_tile_a a, next_a; /* next_a.steps 0: none */
@@ -81,9 +82,10 @@ typedef struct cpu_tile_kernels {
     /* A panel of a: 32 rows from `rows` (fewer: zeros), k elements of each. */
     void (*pack_a)(uint16_t *panel, const uint16_t *rows, int64_t ld,
                    int64_t n_rows, int64_t k);
-    void (*pack_b)(const cpu_tile_b *b);
+    void (*pack_b)(const cpu_tile_b *b); /* all panels */
     void (*gemm)(const cpu_tile_block *g);
-    /* As cpu_kernels.few; f->x is of few_x(), m <= CPU_TILE_ROWS. */
+    /* As cpu_kernels.few, m <= CPU_TILE_ROWS; f->x is of pack_b(), as the
+     * transposed columns of b. */
     void (*few)(const cpu_few *f);
     /* y [rows, q <= 32] to the panel that `sum` takes, every block of rows
      * filled up to whole steps. */

@@ -191,25 +191,6 @@ INLINE void pair_rows(__m512i even, __m512i odd, __m512i *left, __m512i *right)
     *right = _mm512_permutex2var_epi64(lo, last, hi);
 }
 
-/* Two b tiles side by side, columns 0 .. 31, from a matrix [k, cols] at p. */
-INLINE void tile_b_pairs(uint16_t *left, uint16_t *right, const uint16_t *p,
-                         int64_t ld, int64_t cols, int64_t k)
-{
-    const __mmask32 mask = first_of_32(cols);
-    for (int i = 0; i < TILE_SIDE; i++) {
-        const __m512i none = _mm512_setzero_si512();
-        const uint16_t *row = p + 2 * i * ld;
-        const __m512i even =
-            2 * i < k ? _mm512_maskz_loadu_epi16(mask, row) : none;
-        const __m512i odd =
-            2 * i + 1 < k ? _mm512_maskz_loadu_epi16(mask, row + ld) : none;
-        __m512i l, r;
-        pair_rows(even, odd, &l, &r);
-        _mm512_store_si512(left + i * TILE_K, l);
-        _mm512_store_si512(right + i * TILE_K, r);
-    }
-}
-
 /* Two a tiles, rows 0 .. 15 and 16 .. 31, of the transpose of a matrix
  * [k, rows] at p. */
 INLINE void tile_a_turned(uint16_t *top, uint16_t *bottom, const uint16_t *p,
