@@ -29,28 +29,31 @@
 /* What would be registers of the thread. */
 static _Thread_local _Alignas(64) unsigned char emulated[8][TILE_BYTES];
 
+/* Called, not inlined: compilers take a minute for it otherwise. */
+#define EMULATED static __attribute__((noinline, unused)) void
+
 INLINE void tile_start(void)
 {
 }
 INLINE void tile_stop(void)
 {
 }
-INLINE void tile_zero(int t)
+EMULATED tile_zero(int t)
 {
     memset(emulated[t], 0, TILE_BYTES);
 }
-INLINE void tile_load(int t, const void *p, int64_t stride)
+EMULATED tile_load(int t, const void *p, int64_t stride)
 {
     for (int i = 0; i < TILE_SIDE; i++)
         memcpy(emulated[t] + i * 64, (const char *)p + i * stride, 64);
 }
 #define tile_load_once tile_load
-INLINE void tile_store(int t, void *p, int64_t stride)
+EMULATED tile_store(int t, void *p, int64_t stride)
 {
     for (int i = 0; i < TILE_SIDE; i++)
         memcpy((char *)p + i * stride, emulated[t] + i * 64, 64);
 }
-INLINE void tile_mul(int c, int a, int b)
+EMULATED tile_mul(int c, int a, int b)
 {
     for (int i = 0; i < TILE_SIDE; i++) {
         __m512 even = _mm512_setzero_ps(), odd = even;
