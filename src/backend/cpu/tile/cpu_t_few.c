@@ -65,20 +65,14 @@ INLINE void multiply_panel(const panel *p, const panel *next, cpu_few *after,
 {
     const int64_t steps = cpu_tile_steps(p->k);
     _Alignas(LINE) uint16_t edge[UNIT];
-    tile_zero(0);
-    tile_zero(1);
-    tile_zero(2);
-    tile_zero(3);
+    square_clear();
     for (int64_t s = 0; s < steps; s++) {
         load_w(p, s, edge);
         tile_load(6, x + s * UNIT, LINE);
         tile_load(7, x + s * UNIT + TILE, LINE);
         if (ask)
             ask_ahead(p, next, s, steps, after);
-        tile_mul(0, 4, 6);
-        tile_mul(1, 4, 7);
-        tile_mul(2, 5, 6);
-        tile_mul(3, 5, 7);
+        square_multiply();
     }
 }
 
@@ -96,10 +90,7 @@ static void finish_panel(const cpu_few *f, int64_t x_row, int64_t col,
                          int64_t cols)
 {
     _Alignas(LINE) float sum[UNIT], row[TILE_SIDE * SIDE];
-    tile_store(0, sum, LINE);
-    tile_store(1, sum + QUARTER, LINE);
-    tile_store(2, sum + 2 * QUARTER, LINE);
-    tile_store(3, sum + 3 * QUARTER, LINE);
+    square_store(sum);
     for (int64_t odd = 0; odd < 2 && x_row + odd < f->m; odd++) {
         for (int64_t half = 0; half < 2; half++) {
             vf r[VL];
@@ -154,10 +145,7 @@ INLINE void sum_block(const cpu_tile_sum *s, int64_t from, int64_t rows,
 {
     _Alignas(LINE) uint16_t x[UNIT];
     _Alignas(LINE) float part[UNIT];
-    tile_zero(0);
-    tile_zero(1);
-    tile_zero(2);
-    tile_zero(3);
+    square_clear();
     for (int64_t t = 0; t < rows; t += STEP, y += UNIT) {
         const cpu_tile_b b = {.b = s->x + (from + t) * s->ldx,
                               .ldb = s->ldx,
@@ -169,15 +157,9 @@ INLINE void sum_block(const cpu_tile_sum *s, int64_t from, int64_t rows,
         tile_load(5, y + TILE, LINE);
         tile_load(6, x, LINE);
         tile_load(7, x + TILE, LINE);
-        tile_mul(0, 4, 6);
-        tile_mul(1, 4, 7);
-        tile_mul(2, 5, 6);
-        tile_mul(3, 5, 7);
+        square_multiply();
     }
-    tile_store(0, part, LINE);
-    tile_store(1, part + QUARTER, LINE);
-    tile_store(2, part + 2 * QUARTER, LINE);
-    tile_store(3, part + 3 * QUARTER, LINE);
+    square_store(part);
     for (int64_t i = 0; i < UNIT; i += VL)
         store(total + i, load(total + i) + load(part + i));
 }

@@ -289,28 +289,6 @@ INLINE tiles a_tiles(const cpu_tile_a *a, int64_t panel)
                    UNIT, LINE};
 }
 
-INLINE void clear_square(void)
-{
-    tile_zero(0);
-    tile_zero(1);
-    tile_zero(2);
-    tile_zero(3);
-}
-INLINE void load_square(const float *sum)
-{
-    tile_load(0, sum, LINE);
-    tile_load(1, sum + UNIT / 4, LINE);
-    tile_load(2, sum + UNIT / 2, LINE);
-    tile_load(3, sum + UNIT / 4 * 3, LINE);
-}
-INLINE void store_square(float *sum)
-{
-    tile_store(0, sum, LINE);
-    tile_store(1, sum + UNIT / 4, LINE);
-    tile_store(2, sum + UNIT / 2, LINE);
-    tile_store(3, sum + UNIT / 4 * 3, LINE);
-}
-
 /* A panel's lines. */
 INLINE lines lines_of_a(const cpu_tile_a *a, int64_t panel, int64_t steps)
 {
@@ -344,10 +322,7 @@ INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
         tile_load_once(4, at, a.stride);
         tile_load(7, b + s * UNIT + TILE, LINE);
         tile_load_once(5, at + a.half, a.stride);
-        tile_mul(0, 4, 6);
-        tile_mul(1, 4, 7);
-        tile_mul(2, 5, 6);
-        tile_mul(3, 5, 7);
+        square_multiply();
         ask(&w->a);
         ask(&w->b);
         ask(&w->c);
@@ -366,14 +341,14 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
     const tiles a = a_tiles(&g->a, q.row / SIDE);
     const int64_t half = g->a.steps / 2;
     if (g->first)
-        clear_square();
+        square_clear();
     else
-        load_square(q.sum);
+        square_load(q.sum);
     multiply_steps(a, g->b.packed, 0, half, w);
     if (before.sum)
         finish_square(g, before.sum, before.row, before.col);
     multiply_steps(a, g->b.packed, half, g->a.steps, w);
-    store_square(q.sum);
+    square_store(q.sum);
 }
 
 /* The squares of one panel of b, which is packed; the last one is left. */

@@ -39,10 +39,7 @@ INLINE void product_begin(const product *p)
         tile_load(2, p->quad + BELOW, 64);
         tile_load(3, p->quad + RIGHT + BELOW, 64);
     } else {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
+        square_clear();
     }
 }
 INLINE void product_step(const uint16_t *a, const uint16_t *b)

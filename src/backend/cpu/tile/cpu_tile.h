@@ -119,6 +119,41 @@ INLINE void tile_start(void)
 
 #endif
 
+/* ---- a square of sums ------------------------------------------------- */
+
+/* Tiles 0 to 3 are 2 x 2 tiles of sums, 4 and 5 of a, 6 and 7 of b. In memory
+ * the sums are four tiles, one after the other. */
+INLINE void square_clear(void)
+{
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+}
+INLINE void square_load(const float *sum)
+{
+    const int64_t floats = TILE_BYTES / 4;
+    tile_load(0, sum, 64);
+    tile_load(1, sum + floats, 64);
+    tile_load(2, sum + 2 * floats, 64);
+    tile_load(3, sum + 3 * floats, 64);
+}
+INLINE void square_store(float *sum)
+{
+    const int64_t floats = TILE_BYTES / 4;
+    tile_store(0, sum, 64);
+    tile_store(1, sum + floats, 64);
+    tile_store(2, sum + 2 * floats, 64);
+    tile_store(3, sum + 3 * floats, 64);
+}
+INLINE void square_multiply(void)
+{
+    tile_mul(0, 4, 6);
+    tile_mul(1, 4, 7);
+    tile_mul(2, 5, 6);
+    tile_mul(3, 5, 7);
+}
+
 /* ---- operands ----------------------------------------------------------- */
 
 /* rows[j] word p -> rows[p] word j, words of 32 bits. */
