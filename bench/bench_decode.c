@@ -1,6 +1,7 @@
 /* bench_decode.c - steps of generation with 1, 2, 4, 8, 16 and 32 sequences,
  * beside the time that reading the weights or multiplying with them takes at
- * least. Reading and multiply-adds are measured here, between the steps.
+ * least: with the weights as they are mapped, then with compact copies of them.
+ * Reading and multiply-adds are measured here, between the steps.
  * Usage: bench_decode MODEL [threads [sequences]] */
 #include "infer/infer.h"
 #include "measure.h"
@@ -85,6 +86,18 @@ static void measure(bench *b, int n)
     fflush(stdout);
 }
 
+/* All of it, on an engine that may spend so much on compact copies. */
+static void measure_all(bench *b, const infer_limits *limits, int only)
+{
+    lori_error err;
+    must(infer_engine_new(b->m, limits, &b->engine, &err), &err);
+    puts(limits->compact_bytes < 0 ? "weights as they are mapped:"
+                                   : "compact copies:");
+    for (int n = only ? only : 1; n <= (only ? only : MOST); n *= 2)
+        measure(b, n);
+    infer_engine_free(b->engine);
+}
+
 int main(int argc, char **argv)
 {
     const int only = argc > 3 ? atoi(argv[3]) : 0;
@@ -98,16 +111,16 @@ int main(int argc, char **argv)
                                .n_threads = argc > 2 ? atoi(argv[2]) : 0};
     infer_limits limits = {.max_batch = MOST,
                            .step_tokens = MOST * PROMPT,
-                           .context = 2 * PROMPT + STEPS};
+                           .context = 2 * PROMPT + STEPS,
+                           .compact_bytes = -1};
     must(backend_open(&options, &b.be, &err), &err);
     must(model_open(argv[1], b.be, &b.m, &err), &err);
-    must(infer_engine_new(b.m, &limits, &b.engine, &err), &err);
     b.memory = memory_to_read();
     puts(b.be->detail);
-    for (int n = only ? only : 1; n <= (only ? only : MOST); n *= 2)
-        measure(&b, n);
+    measure_all(&b, &limits, only);
+    limits.compact_bytes = 0;
+    measure_all(&b, &limits, only);
     free(b.memory);
-    infer_engine_free(b.engine);
     model_close(b.m);
     backend_close(b.be);
     return 0;

@@ -138,6 +138,10 @@ struct backend {
     lori_status (*weight_open)(backend *be, const backend_tensor *tensor,
                                backend_weight **out, lori_error *err);
     void (*weight_close)(backend *be, backend_weight *w); /* NULL is fine */
+    /* Spends memory to make products of few rows (decoding) faster, where the
+     * backend can: a copy in fewer bytes, without loss; results keep their
+     * bits. Returns the copy's bytes, 0 when none was made. */
+    int64_t (*weight_compact)(backend *be, backend_weight *w);
     /* Around the use of some weights (a layer): residency, prefetch. */
     void (*weight_acquire)(backend *be, backend_weight *const *w, int n);
     void (*weight_release)(backend *be, backend_weight *const *w, int n);

@@ -275,6 +275,9 @@ static int parse(generate *g, int argc, char **argv)
          "replies that grow together (16)"},
         {"kv-bytes", CLI_INT, &g->open.cache_bytes, "N",
          "most for keys and values (4 GiB)"},
+        {"compact-bytes", CLI_INT, &g->open.compact_bytes, "N",
+         "most for copies of weights that make replies faster (half of what "
+         "is free); -1: none"},
         {"logprobs", CLI_INT, &g->logprobs, "N",
          "of each token, and of the N best, in JSON"}};
     return cli_parse(

@@ -113,6 +113,10 @@ typedef struct infer_limits {
     int64_t
         cache_bytes; /* most for keys and values; 0: 4 GiB. If that is too
                         little for `context`, the context is what it holds */
+    int64_t compact_bytes; /* most for compact copies of weights
+                              (model_compact), made when a reply has 32 tokens
+                              or more to come; 0: half of the memory that is
+                              free then, -1: none */
 } infer_limits;
 typedef struct infer_engine infer_engine;
 /* `limits` may be NULL. */

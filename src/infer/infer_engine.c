@@ -107,6 +107,7 @@ lori_status infer_engine_new(model *m, const infer_limits *limits,
     *e = (infer_engine){.m = m,
                         .config = model_get_config(m),
                         .acc = model_get_backend(m)->acc,
+                        .compact_bytes = limits ? limits->compact_bytes : 0,
                         .run_rank = -1};
     int64_t n_pages = 0;
     const infer_limits none = {0};

@@ -105,6 +105,7 @@ struct infer_engine {
     const model_config *config;
     base_dtype acc;
     int64_t max_batch, step_tokens, context;
+    int64_t compact_bytes; /* as in infer_limits; -1 also when they are made */
     int64_t max_slots, max_tokens, table_ld;
     int64_t max_rank; /* of the adapters seen */
     int64_t run_rank; /* of `run` */

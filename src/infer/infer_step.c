@@ -442,6 +442,28 @@ static lori_status ensure_run(infer_engine *e, lori_error *err)
     return model_run_new(e->m, &limits, &e->run, err);
 }
 
+/* Makes compact copies of the weights, once, when a step has only replies and
+ * one of them is long enough to pay for it (a copy takes as long as about four
+ * steps, and saves a quarter of each). */
+static void compact_weights(infer_engine *e, const model_step *step)
+{
+    enum { PAYS_FROM = 32 };
+    int64_t left = 0;
+    if (e->compact_bytes < 0 || step->target || step->n_tokens > step->n_seqs)
+        return;
+    for (int64_t i = 0; i < e->n_slots; i++) {
+        const infer_job *job = e->slots[i].job;
+        int64_t n = job->request.max_new_tokens - job->result->n;
+        left = n > left ? n : left;
+    }
+    if (left < PAYS_FROM)
+        return;
+    int64_t most = e->compact_bytes > 0 ? e->compact_bytes
+                                        : base_memory_at("").available / 2;
+    model_compact(e->m, most);
+    e->compact_bytes = -1;
+}
+
 static lori_status advance(infer_engine *e, const infer_hooks *hooks,
                            lori_error *err)
 {
@@ -451,6 +473,7 @@ static lori_status advance(infer_engine *e, const infer_hooks *hooks,
     BASE_TRY(ensure_run(e, err));
     give_tokens(e);
     model_step step = build_step(e);
+    compact_weights(e, &step);
     if (step.target)
         BASE_TRY(model_score_cached(e->run, e->cache, &step, e->nll, err));
     else

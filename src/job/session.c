@@ -128,7 +128,8 @@ static lori_status open_base(lori_session *s, const lori_session_options *o,
                             .n_threads = o->n_threads,
                             .isa = o->isa};
     infer_limits limits = {.max_batch = o->max_batch,
-                           .cache_bytes = o->cache_bytes};
+                           .cache_bytes = o->cache_bytes,
+                           .compact_bytes = o->compact_bytes};
     BASE_TRY(backend_open(&open, &s->be, err));
     BASE_TRY(model_open(s->folder, s->be, &s->model, err));
     BASE_TRY(text_tokenizer_open(s->folder, &s->tok, err));
@@ -167,6 +168,10 @@ lori_status job_session_open(const lori_session_options *o, const lori_ui *ui,
     if (o->max_batch < 0 || o->cache_bytes < 0)
         return base_fail(err, LORI_INVALID,
                          "max_batch and cache_bytes cannot be negative");
+    if (o->compact_bytes < -1)
+        return base_fail(err, LORI_INVALID,
+                         "compact_bytes is -1 (none), 0 (half of the free "
+                         "memory) or the most bytes for it");
     lori_session *s = base_alloc(1, sizeof *s);
     if (!s)
         return base_no_memory(err, sizeof *s);

@@ -63,6 +63,10 @@ base_dtype model_checkpoint_dtype(const model *m);
 /* Bytes of the weights: used where the checkpoint is mapped, and converted
  * to the backend's type in memory of their own. */
 void model_weight_bytes(const model *m, size_t *mapped, size_t *converted);
+/* Spends up to `most` bytes on compact copies of weights, which make steps of
+ * few tokens faster and change no bit (backend.h, weight_compact): layer by
+ * layer, then the head. Returns what they take. Once is enough. */
+int64_t model_compact(model *m, int64_t most);
 
 /* ---- adapters on the device ----------------------------------------- */
 

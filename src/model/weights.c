@@ -369,3 +369,26 @@ void model_weight_bytes(const model *m, size_t *mapped, size_t *converted)
                 t->bytes / base_dtype_bytes(t->dtype) * base_dtype_bytes(act);
     }
 }
+
+/* Adds to *taken, unless the copy could exceed `most`. */
+static void compact(model *m, backend_weight *w, int64_t rows, int64_t cols,
+                    int64_t most, int64_t *taken)
+{
+    const int64_t bytes = rows * cols * (int64_t)base_dtype_bytes(m->be->act);
+    if (bytes <= most - *taken)
+        *taken += m->be->weight_compact(m->be, w);
+}
+
+int64_t model_compact(model *m, int64_t most)
+{
+    const model_config *c = &m->config;
+    int64_t taken = 0;
+    for (int64_t l = 0; l < c->n_layers; l++)
+        for (int r = 0; r < MODEL_ROLES; r++) {
+            int64_t out, in;
+            model_linear_shape(c, r, &out, &in);
+            compact(m, m->layers[l].w[r], out, in, most, &taken);
+        }
+    compact(m, m->head, c->vocab, c->d, most, &taken);
+    return taken;
+}

@@ -281,11 +281,19 @@ cf_weight cf_weights(conform *c, int64_t rows, int64_t cols, base_dtype dtype)
     float *x = base_alloc(n, sizeof *x);
     for (size_t i = 0; i < n; i++)
         x[i] = (float)base_rng_below(&c->rng, 255) / 64.0F - 127.0F / 64.0F;
+    cf_weight w = cf_weights_from(c, rows, cols, dtype, x);
+    free(x);
+    return w;
+}
+
+cf_weight cf_weights_from(conform *c, int64_t rows, int64_t cols,
+                          base_dtype dtype, const float *x)
+{
+    size_t n = (size_t)(rows * cols);
     /* One element into its memory, as a tensor lies in a mapped file. */
     char *memory = base_alloc(n + 1, base_dtype_bytes(dtype));
     char *data = memory + base_dtype_bytes(dtype);
     base_from_f32(x, data, dtype, n);
-    free(x);
     int at = c->n_weights++;
     cr_assert_lt(at, 8);
     c->tensors[at] = memory;

@@ -111,6 +111,8 @@ cf_operand cf_target(conform *c, cf_kind kind, int64_t rows, int64_t cols,
                      int pad, double beta);
 /* Random numbers (multiples of 1/64 below 2, exact in every type). */
 cf_weight cf_weights(conform *c, int64_t rows, int64_t cols, base_dtype dtype);
+cf_weight cf_weights_from(conform *c, int64_t rows, int64_t cols,
+                          base_dtype dtype, const float *x);
 cf_ints cf_int32(conform *c, const int32_t *values, int64_t n);
 void *cf_alloc(conform *c, int i, size_t bytes);
 void cf_upload(conform *c, int i, void *dst, const void *src, size_t bytes);

@@ -300,6 +300,7 @@ static void table_weight_close(backend *be, backend_weight *w)
     if (cpu->last == w)
         cpu->last = NULL;
     cpu_memory_free(w->owned);
+    cpu_compact_free(&w->compact);
     free(w->after);
     free(w);
 }
@@ -332,6 +333,16 @@ static lori_status table_weight_open(backend *be, const backend_tensor *t,
     }
     *out = w;
     return LORI_OK;
+}
+
+static int64_t table_weight_compact(backend *be, backend_weight *w)
+{
+    cpu_backend *cpu = cpu_of(be);
+    size_t bytes = 0;
+    if (!w->compact.blocks && be->act == BASE_BF16 && cpu->k->few_compact)
+        cpu_compact_make(w->data, w->rows, w->cols, be->n_threads, &w->compact,
+                         &bytes);
+    return (int64_t)bytes;
 }
 
 /* Weights always lie in this machine's memory. */
@@ -367,6 +378,7 @@ static void fill(backend *be)
     be->sync = table_sync;
     be->weight_open = table_weight_open;
     be->weight_close = table_weight_close;
+    be->weight_compact = table_weight_compact;
     be->weight_acquire = table_weight_hold;
     be->weight_release = table_weight_hold;
     cpu_linear_fill(be);

@@ -270,24 +270,46 @@ static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p)
         return (size_t)(cpu_tile_panels(p->a.rows) * cpu_tile_steps(p->k) *
                         CPU_TILE_UNIT) *
                sizeof(uint16_t);
+    if (p->compact)
+        return (size_t)(p->a.rows * cpu_few_compact_ld(p->k)) * sizeof(float);
     return (size_t)(CPU_ROUND_UP(p->a.rows) * CPU_ROUND_UP(p->k)) *
            sizeof(float);
 }
 
-static void few_load(const cpu_backend *cpu, const cpu_call *p, void *x)
+/* Panels of a for the few rows of a product on tiles. */
+static void few_load_tiles(const cpu_tile_kernels *tiles, const cpu_call *p,
+                           uint16_t *x)
 {
-    if (!cpu->tiles) {
-        cpu->k->few_x(x, p->a.data, p->a.ld, p->a.rows, p->k,
-                      p->a.dtype == BASE_BF16);
+    if (!p->compact) {
+        tiles->pack_b(&(cpu_tile_b){.b = p->a.data,
+                                    .ldb = p->a.ld,
+                                    .n = p->a.rows,
+                                    .k = p->k,
+                                    .b_rows_n = true,
+                                    .packed = x});
         return;
     }
-    const cpu_tile_b b = {.b = p->a.data,
-                          .ldb = p->a.ld,
-                          .n = p->a.rows,
-                          .k = p->k,
-                          .b_rows_n = true,
-                          .packed = x};
-    cpu->tiles->pack_b(&b);
+    const int64_t panel = cpu_tile_steps(p->k) * CPU_TILE_UNIT;
+    for (int64_t i = 0; i < p->a.rows; i += CPU_TILE_SIDE)
+        tiles->pack_a(x + i / CPU_TILE_SIDE * panel, cpu_at(p->a, i, 0),
+                      p->a.ld, p->a.rows - i, p->k);
+}
+
+static void few_load(const cpu_backend *cpu, const cpu_call *p, void *x)
+{
+    if (cpu->tiles)
+        few_load_tiles(cpu->tiles, p, x);
+    else
+        (p->compact ? cpu->k->few_compact_x : cpu->k->few_x)(
+            x, p->a.data, p->a.ld, p->a.rows, p->k, p->a.dtype == BASE_BF16);
+}
+
+/* Blocks of rows of w [., cols] from `row` on, the first of its block. */
+static const uint8_t *compact_rows(const uint8_t *blocks, int64_t row,
+                                   int64_t cols)
+{
+    return blocks + row / CPU_COMPACT_SIDE * cpu_compact_blocks(cols) *
+                        CPU_COMPACT_BLOCK;
 }
 
 /* The beginning of what the thread of piece j of p reads in the next product:
@@ -301,11 +323,29 @@ static cpu_ahead few_after(const cpu_backend *cpu, const cpu_call *p, int64_t j)
     const cpu_cut s = cpu_cut_even(w->rows, cpu->be.n_threads, FEW_PIECE);
     if (j >= s.count)
         return (cpu_ahead){0};
+    if (w->blocks)
+        return (cpu_ahead){
+            .at = (const char *)compact_rows(w->blocks, j * s.size, w->cols),
+            .row_bytes = CPU_COMPACT_BLOCK,
+            .rows = cpu_compact_blocks(w->cols)};
     const int64_t rows = cpu_cut_length(s, j);
     const int64_t row = w->cols * (int64_t)base_dtype_bytes(p->a.dtype);
     return (cpu_ahead){.at = (const char *)w->data + j * s.size * row,
                        .row_bytes = row,
                        .rows = rows < AT_ONCE ? rows : AT_ONCE};
+}
+
+/* c, from `row` of w on. */
+static void few_kernel(const cpu_backend *cpu, cpu_few *f,
+                       const cpu_compact *compact, int64_t row)
+{
+    if (!compact) {
+        (cpu->tiles ? cpu->tiles->few : cpu->k->few)(f);
+        return;
+    }
+    f->blocks = compact_rows(compact->blocks, row, f->k);
+    f->whole = compact->whole;
+    (cpu->tiles ? cpu->tiles->few_compact : cpu->k->few_compact)(f);
 }
 
 /* The calling thread's piece of one product; x as few_load() left it. */
@@ -330,11 +370,20 @@ static void few_pieces(const cpu_backend *cpu, const cpu_call *p,
                      .c_bf = p->c.dtype == BASE_BF16,
                      .alpha = p->alpha,
                      .beta = p->beta};
-        (cpu->tiles ? cpu->tiles->few : cpu->k->few)(&f);
+        few_kernel(cpu, &f, p->compact, j * s.size);
     }
 }
 
-bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
+/* Products of one a take it in one form. */
+static bool all_compact(const cpu_call *p, int n)
+{
+    bool all = true;
+    for (int i = 0; i < n; ++i)
+        all = all && p[i].compact;
+    return all;
+}
+
+bool cpu_gemm_few(cpu_backend *cpu, cpu_call *p, int n)
 {
     int64_t columns = 0;
     for (int i = 0; i < n; ++i) {
@@ -344,6 +393,9 @@ bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
     }
     if (p->a.rows > few_rows(cpu))
         return false;
+    if (!all_compact(p, n))
+        for (int i = 0; i < n; ++i)
+            p[i].compact = NULL;
     if (!columns || !cpu_scratch(cpu, few_bytes(cpu, p)))
         return true;
 #pragma omp parallel num_threads(cpu->be.n_threads) if (columns * p->k > 65536)

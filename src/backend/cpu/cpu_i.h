@@ -2,6 +2,7 @@
  *   cpu.c        open, close, memory, errors, threads, the choice of a rung
  *   cpu_linear.c products of matrices by their kind, embedding
  *   cpu_gemm.c   own products: packed, and of few rows
+ *   cpu_compact.c copies of weights in fewer bytes, for few rows
  *   cpu_tiles.c  own products of bf16 on tiles (AMX)
  *   cpu_native.c products that oneDNN does faster: bf16 by bf16 instructions
  *   cpu_rows.c   row operations, loss, kept entries, optimizer
@@ -46,11 +47,13 @@ typedef struct cpu_backend {
 typedef struct cpu_place {
     const void *data;
     int64_t rows, cols;
+    const uint8_t *blocks; /* of its compact copy, or NULL */
 } cpu_place;
 
 struct backend_weight {
     const void *data; /* [rows, cols], dtype be->act */
     void *owned;      /* converted copy, or NULL when used in place */
+    cpu_compact compact; /* for products of few rows; empty: none */
     int64_t rows, cols;
     cpu_place *after; /* the weight that came after this one the last time */
 };
@@ -101,6 +104,7 @@ typedef struct cpu_call {
     int64_t ldb, k;
     bool b_rows_n; /* b is [n, k] (used transposed), else [k, n] */
     float alpha, beta;
+    const cpu_compact *compact; /* of b, or NULL */
     cpu_place after; /* what the next product reads, or zero */
 } cpu_call;
 
@@ -137,7 +141,7 @@ static inline int64_t cpu_clamp(int64_t x, int64_t least, int64_t most)
 void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p);
 /* n products of few rows of one a with rows of b: the same bits. False: not
  * such products. */
-bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n);
+bool cpu_gemm_few(cpu_backend *cpu, cpu_call *p, int n);
 /* Any product, and sums over tokens (backend.gemm_tn), on tiles. */
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p);
 void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,

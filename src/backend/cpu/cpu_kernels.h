@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/cpu/cpu_compact.h"
+
 /* Columns of scratch matrices are padded to this, in every rung. */
 #define CPU_PAD         16
 #define CPU_ROUND_UP(n) (((n) + CPU_PAD - 1) / CPU_PAD * CPU_PAD)
@@ -103,6 +105,9 @@ typedef struct cpu_few {
     const void *w;   /* [n, k] */
     int64_t ldw;
     bool bf;           /* w */
+    /* few_compact: instead of w, blocks of its rows, and whole ones */
+    const uint8_t *blocks;
+    const uint16_t *whole;
     const void *after; /* what is read next, so many bytes at least; or NULL */
     int64_t after_bytes;
     void *c;
@@ -110,6 +115,11 @@ typedef struct cpu_few {
     bool c_bf;
     float alpha, beta;
 } cpu_few;
+
+static inline int64_t cpu_few_compact_ld(int64_t k)
+{
+    return (k + CPU_GEMM_K - 1) / CPU_GEMM_K * CPU_GEMM_LD;
+}
 
 typedef struct cpu_kernels {
     const char *name;
@@ -158,6 +168,11 @@ typedef struct cpu_kernels {
     int panel;
     void (*gemm)(const cpu_gemm_block *g);
     void (*few)(const cpu_few *f);
+    /* The same from the compact copy of w, and x as it takes it: m times
+     * cpu_few_compact_ld(k) floats. NULL: not on this instruction set. */
+    void (*few_compact)(const cpu_few *f);
+    void (*few_compact_x)(float *dst, const void *x, int64_t ldx, int64_t m,
+                          int64_t k, bool bf);
     /* x as `few` takes it: m rounded up to CPU_PAD times k rounded up floats */
     void (*few_x)(float *dst, const void *x, int64_t ldx, int64_t m, int64_t k,
                   bool bf);

@@ -5,7 +5,7 @@
 #include "backend/cpu/cpu_i.h"
 
 /* n products of one a. */
-static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
+static void multiply(cpu_backend *cpu, cpu_call *p, int n)
 {
     base_dtype act = cpu->be.act, acc = cpu->be.acc;
     for (int i = 0; i < n; ++i) {
@@ -31,7 +31,8 @@ static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
 {
     CPU_REQUIRE(x.cols == w->cols && y.cols == w->rows);
     if (cpu->last)
-        *cpu->last->after = (cpu_place){w->data, w->rows, w->cols};
+        *cpu->last->after = (cpu_place){w->data, w->rows, w->cols,
+                                         w->compact.blocks};
     cpu->last = w;
     return (cpu_call){.c = y,
                       .a = x,
@@ -41,6 +42,7 @@ static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
                       .b_rows_n = true,
                       .alpha = 1,
                       .beta = (float)beta,
+                      .compact = w->compact.blocks ? &w->compact : NULL,
                       .after = *w->after};
 }
 

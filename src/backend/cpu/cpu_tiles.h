@@ -87,6 +87,8 @@ typedef struct cpu_tile_kernels {
     /* As cpu_kernels.few, m <= CPU_TILE_ROWS; f->x is of pack_b(), as the
      * transposed columns of b. */
     void (*few)(const cpu_few *f);
+    /* The same from the compact copy of w; f->x is panels of pack_a(). */
+    void (*few_compact)(const cpu_few *f);
     /* y [rows, q <= 32] to the panel that `sum` takes, every block of rows
      * filled up to whole steps. */
     void (*turn)(uint16_t *panel, const uint16_t *y, int64_t ldy, int64_t rows,

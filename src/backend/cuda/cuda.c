@@ -202,6 +202,14 @@ static lori_status table_weight_open(backend *be, const backend_tensor *t,
     return LORI_OK;
 }
 
+/* A GPU's memory has better uses. */
+static int64_t table_weight_compact(backend *be, backend_weight *w)
+{
+    (void)be;
+    (void)w;
+    return 0;
+}
+
 /* Weights always lie in the GPU's memory. */
 static void table_weight_hold(backend *be, backend_weight *const *w, int n)
 {
@@ -240,6 +248,7 @@ static void fill(backend *be)
     be->sync = table_sync;
     be->weight_open = table_weight_open;
     be->weight_close = table_weight_close;
+    be->weight_compact = table_weight_compact;
     be->weight_acquire = table_weight_hold;
     be->weight_release = table_weight_hold;
     cuda_linear_fill(be);

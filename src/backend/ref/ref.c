@@ -190,6 +190,14 @@ static lori_status ref_weight_open(backend *be, const backend_tensor *tensor,
     return LORI_OK;
 }
 
+/* Nothing is made for speed here. */
+static int64_t ref_weight_compact(backend *be, backend_weight *w)
+{
+    (void)be;
+    (void)w;
+    return 0;
+}
+
 /* Weights always reside in memory here. */
 static void ref_weight_use(backend *be, backend_weight *const *w, int n)
 {
@@ -218,6 +226,7 @@ static void fill_table(backend *be)
     be->sync = ref_sync;
     be->weight_open = ref_weight_open;
     be->weight_close = ref_weight_close;
+    be->weight_compact = ref_weight_compact;
     be->weight_acquire = ref_weight_use;
     be->weight_release = ref_weight_use;
     if (be->act == BASE_F64) {

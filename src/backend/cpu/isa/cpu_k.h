@@ -39,6 +39,9 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g);
 void CPU_NAME(cpu_few)(const cpu_few *f);
 void CPU_NAME(cpu_few_x)(float *dst, const void *x, int64_t ldx, int64_t m,
                          int64_t k, bool bf);
+void CPU_NAME(cpu_few_compact)(const cpu_few *f);
+void CPU_NAME(cpu_few_compact_x)(float *dst, const void *x, int64_t ldx,
+                                 int64_t m, int64_t k, bool bf);
 int64_t CPU_NAME(cpu_attn_bytes)(int head_dim);
 void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch);
 int64_t CPU_NAME(cpu_attn_grad_bytes)(int head_dim, int64_t max_len);

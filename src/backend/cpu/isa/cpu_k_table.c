@@ -28,6 +28,10 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .gemm = CPU_NAME(cpu_gemm),
     .few = CPU_NAME(cpu_few),
     .few_x = CPU_NAME(cpu_few_x),
+#if VL > 4
+    .few_compact = CPU_NAME(cpu_few_compact),
+    .few_compact_x = CPU_NAME(cpu_few_compact_x),
+#endif
     .attn_bytes = CPU_NAME(cpu_attn_bytes),
     .attn = CPU_NAME(cpu_attn),
     .attn_grad_bytes = CPU_NAME(cpu_attn_grad_bytes),

@@ -11,6 +11,7 @@ void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
 void CPU_NAME(cpu_tile_pack_b)(const cpu_tile_b *b);
 void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g);
 void CPU_NAME(cpu_tile_few)(const cpu_few *f);
+void CPU_NAME(cpu_tile_few_compact)(const cpu_few *f);
 void CPU_NAME(cpu_tile_turn)(uint16_t *panel, const uint16_t *y, int64_t ldy,
                              int64_t rows, int64_t block, int64_t q);
 void CPU_NAME(cpu_tile_sum)(const cpu_tile_sum *s);

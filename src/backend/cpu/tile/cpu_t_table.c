@@ -18,6 +18,7 @@ const cpu_tile_kernels CPU_NAME(cpu_tile_kernels) = {
     .pack_b = CPU_NAME(cpu_tile_pack_b),
     .gemm = CPU_NAME(cpu_tile_gemm),
     .few = CPU_NAME(cpu_tile_few),
+    .few_compact = CPU_NAME(cpu_tile_few_compact),
     .turn = CPU_NAME(cpu_tile_turn),
     .sum = CPU_NAME(cpu_tile_sum),
     .attn_bytes = CPU_NAME(cpu_attn_bytes),

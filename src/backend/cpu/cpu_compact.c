@@ -1,0 +1,172 @@
+/* cpu_compact.c - makes the compact copy of a weight (cpu_compact.h). */
+#include "backend/cpu/cpu_compact.h"
+
+#include "backend/cpu/cpu_i.h"
+
+enum {
+    SIDE = CPU_COMPACT_SIDE,
+    PAIRS = SIDE / 2,
+    PAIR = 2 * SIDE, /* elements of a pair of columns */
+    LIST = 16,
+    REST_AT = LIST,
+    CODES_AT = REST_AT + PAIRS * PAIR,
+    NO_LIST = 255,
+};
+
+/* ---- a block ----------------------------------------------------------- */
+
+/* [pair][row][2]; the last row repeated, zeros past the last column. */
+typedef struct block {
+    uint16_t at[PAIRS][SIDE][2];
+} block;
+
+static void load_block(block *b, const uint16_t *w, int64_t ld, int64_t n,
+                       int64_t k)
+{
+    const bool whole = k >= SIDE;
+    for (int r = 0; r < SIDE; ++r) {
+        const uint16_t *row = w + (r < n ? r : n - 1) * ld;
+        for (int p = 0; p < PAIRS && whole; ++p)
+            memcpy(b->at[p][r], row + 2 * p, 4);
+        for (int j = 0; j < SIDE && !whole; ++j)
+            b->at[j / 2][r][j % 2] = j < k ? row[j] : 0;
+    }
+}
+
+static uint8_t exponent(uint16_t x)
+{
+    return (uint8_t)(x >> 7);
+}
+
+/* The place of each exponent in list[]; false when there are too many. */
+static bool list_exponents(const block *b, uint8_t *list, uint8_t *place)
+{
+    const uint16_t *x = b->at[0][0];
+    uint8_t least = 255, most = 0;
+    for (int i = 0; i < SIDE * SIDE; ++i) {
+        const uint8_t e = exponent(x[i]);
+        least = e < least ? e : least;
+        most = e > most ? e : most;
+    }
+    const bool near = most - least < LIST;
+    bool seen[256] = {false};
+    for (int i = 0; i < SIDE * SIDE && !near; ++i)
+        seen[exponent(x[i])] = true;
+    int count = 0;
+    for (int e = least; e <= most; ++e)
+        if (near || seen[e]) {
+            if (count == LIST)
+                return false;
+            place[e] = (uint8_t)count;
+            list[count++] = (uint8_t)e;
+        }
+    return true;
+}
+
+/* Two pairs share their bytes of codes. */
+static void write_pairs(const uint16_t (*even)[2], const uint16_t (*odd)[2],
+                        const uint8_t *place, uint8_t *rest, uint8_t *codes)
+{
+    for (int i = 0; i < PAIR; ++i) {
+        const int row = i / 16 * 4 + i % 8 / 2 + i % 16 / 8 * 16;
+        const uint16_t a = even[row][i % 2], b = odd[row][i % 2];
+        rest[i] = (uint8_t)((a >> 8 & 0x80) | (a & 0x7f));
+        rest[PAIR + i] = (uint8_t)((b >> 8 & 0x80) | (b & 0x7f));
+        codes[i] = (uint8_t)(place[exponent(a)] | place[exponent(b)] << 4);
+    }
+}
+
+/* False: the block must be kept whole; its place is marked. */
+static bool write_block(const block *b, uint8_t *out)
+{
+    uint8_t list[LIST] = {0}, place[256];
+    if (!list_exponents(b, list, place)) {
+        memset(out, NO_LIST, 2);
+        return false;
+    }
+    memcpy(out, list, LIST);
+    for (int p = 0; p < PAIRS; p += 2)
+        write_pairs(b->at[p], b->at[p + 1], place, out + REST_AT + p * PAIR,
+                    out + CODES_AT + p / 2 * PAIR);
+    return true;
+}
+
+/* ---- a weight ----------------------------------------------------------- */
+
+typedef struct weight {
+    const uint16_t *w;
+    int64_t n, k, across, count; /* blocks in a row of them, and in all */
+    int n_threads;
+} weight;
+
+static void load_at(const weight *w, int64_t i, block *b)
+{
+    const int64_t row = i / w->across * SIDE, col = i % w->across * SIDE;
+    load_block(b, w->w + row * w->k + col, w->k, w->n - row, w->k - col);
+}
+
+/* Returns how many blocks must be kept whole. */
+static int64_t write_blocks(const weight *w, uint8_t *out)
+{
+    int64_t whole = 0;
+#pragma omp parallel for schedule(static) num_threads(w->n_threads)            \
+    reduction(+ : whole)
+    for (int64_t i = 0; i < w->count; ++i) {
+        block b;
+        load_at(w, i, &b);
+        whole += !write_block(&b, out + i * CPU_COMPACT_BLOCK);
+    }
+    return whole;
+}
+
+static void write_whole(const weight *w, const cpu_compact *c)
+{
+    int32_t number = 0;
+    for (int64_t i = 0; i < w->count; ++i) {
+        uint8_t *head = c->blocks + i * CPU_COMPACT_BLOCK;
+        if (head[0] != NO_LIST || head[1] != NO_LIST)
+            continue;
+        load_at(w, i,
+                (block *)(void *)((char *)c->whole +
+                                  (size_t)number * CPU_COMPACT_WHOLE));
+        memcpy(head + 2, &number, sizeof number);
+        number++;
+    }
+}
+
+bool cpu_compact_make(const uint16_t *data, int64_t n, int64_t k, int n_threads,
+                      cpu_compact *out, size_t *bytes)
+{
+    _Static_assert(sizeof(block) == CPU_COMPACT_WHOLE, "a block is its bytes");
+    const weight w = {.w = data,
+                      .n = n,
+                      .k = k,
+                      .across = cpu_compact_blocks(k),
+                      .count = cpu_compact_blocks(n) * cpu_compact_blocks(k),
+                      .n_threads = n_threads};
+    const size_t all = (size_t)w.count * CPU_COMPACT_BLOCK;
+    *out = (cpu_compact){.blocks = cpu_memory(all)};
+    *bytes = 0;
+    if (!out->blocks)
+        return false;
+    const int64_t whole = write_blocks(&w, out->blocks);
+    const size_t more = (size_t)whole * CPU_COMPACT_WHOLE;
+    const bool gains = all + more < (size_t)(n * k) * 2 / 8 * 7;
+    if (gains && whole > 0)
+        out->whole = cpu_memory(more);
+    if (!gains || (whole > 0 && !out->whole)) {
+        cpu_compact_free(out);
+        return false;
+    }
+    if (whole > 0)
+        write_whole(&w, out);
+    *bytes = all + more;
+    return true;
+}
+
+void cpu_compact_free(cpu_compact *c)
+{
+    cpu_memory_free(c->blocks);
+    cpu_memory_free(c->whole);
+    *c = (cpu_compact){0};
+}

@@ -1,0 +1,219 @@
+/* cpu_k_compact.c - products of few rows with a weight's compact copy
+ * (cpu_compact.h). As in cpu_k_gemm.c every element of x w^T is one chain of
+ * multiply-adds over k, in order, from zero: the same bits.
+ *
+ * Blocks of 32 rows of w are opened two pairs of columns at a time. For one or
+ * two rows of x they are used at once; for more they become panels of floats
+ * that stay in the first cache, and register tiles multiply them. */
+#include "backend/cpu/cpu_compact.h"
+#include "backend/cpu/isa/cpu_k_tile.h"
+
+#if VL > 4 /* one instruction looks up a vector of bytes */
+
+#include "backend/cpu/isa/cpu_k_open.h"
+
+enum {
+    SIDE = CPU_COMPACT_SIDE,
+    BLOCK = CPU_COMPACT_BLOCK,
+    VECTORS = COMPACT_VECTORS,
+    DIRECT = 2,  /* rows of x that use w as it is opened */
+    CHUNK = 128, /* columns of a panel */
+    PANELS = SIDE / PANEL,
+};
+_Static_assert(CPU_GEMM_K % CHUNK == 0 && CHUNK % SIDE == 0,
+               "a panel's rows of x lie together");
+
+/* ---- one row of x, or two ---------------------------------------------- */
+
+/* So far ahead memory is asked for. */
+enum { AHEAD = 8 * BLOCK };
+
+/* Blocks of a group of rows, then of the next. */
+typedef struct walk {
+    const uint8_t *at;
+    stream next;
+    bool last; /* next is what follows after this product */
+} walk;
+
+INLINE const uint8_t *next_block(walk *w, const cpu_few *f)
+{
+    const uint8_t *at = w->at;
+    w->at += BLOCK;
+    if (w->next.left <= 0 && !w->last) {
+        w->next = (stream){(uintptr_t)f->after, f->after_bytes};
+        w->last = true;
+    }
+    stream_bytes(&w->next, BLOCK);
+    return at;
+}
+
+INLINE int64_t bytes_of(const cpu_few *f)
+{
+    return cpu_compact_blocks(f->n) * cpu_compact_blocks(f->k) * BLOCK;
+}
+
+INLINE void add_columns(int m, vf (*sum)[VECTORS], const compact_block *b,
+                        const float *x, int64_t count, bool whole)
+{
+    for (int64_t t = 0; t < count; t += 4) {
+        vu w[2][VECTORS];
+        compact_open(w, b, t / 4, whole);
+        for (int e = 0; e < 4 && t + e < count; ++e)
+            for (int i = 0; i < m; ++i) {
+                const vf xs = splat(x[i * CPU_GEMM_LD + t + e]);
+                for (int v = 0; v < VECTORS; ++v)
+                    sum[i][v] =
+                        madd(xs, compact_column(w[e / 2][v], e), sum[i][v]);
+            }
+    }
+}
+
+INLINE void add_block(int m, vf (*sum)[VECTORS], const compact_block *b,
+                      const float *x, int64_t count)
+{
+    if (b->whole)
+        add_columns(m, sum, b, x, count, true);
+    else if (count == SIDE)
+        add_columns(m, sum, b, x, SIDE, false);
+    else
+        add_columns(m, sum, b, x, count, false);
+}
+
+/* Rows of x from column t on, as few_compact_x() left them. */
+INLINE const float *x_at(const cpu_few *f, int64_t t)
+{
+    return f->x + t / CPU_GEMM_K * f->m * CPU_GEMM_LD + t % CPU_GEMM_K;
+}
+
+INLINE void finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
+                   int64_t count)
+{
+    void *c = (char *)f->c + (size_t)(i * f->ldc + j) * (f->c_bf ? 2 : 4);
+    put_scaled(c, sum, count, f->alpha, f->beta, f->c_bf);
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+INLINE void few_direct(int m, const cpu_few *f)
+{
+    walk w = {
+        f->blocks, {(uintptr_t)f->blocks + AHEAD, bytes_of(f) - AHEAD}, false};
+    for (int64_t j = 0; j < f->n; j += SIDE) {
+        vf sum[DIRECT][VECTORS] = {{{0}}};
+        for (int64_t t = 0; t < f->k; t += SIDE) {
+            const compact_block b = compact_at(f, next_block(&w, f));
+            add_block(m, sum, &b, x_at(f, t), least(f->k - t, SIDE));
+        }
+        for (int i = 0; i < m; ++i)
+            finish(f, (const float *)sum[i], i, j, least(f->n - j, SIDE));
+    }
+}
+
+/* ---- more -------------------------------------------------------------- */
+
+/* Floats of a chunk of columns: panels of PANEL rows of w, [CHUNK][PANEL]. */
+typedef struct chunk {
+    float panel[PANELS][CHUNK * PANEL];
+} chunk;
+
+INLINE void expand_columns(chunk *c, int64_t from, const compact_block *b,
+                           bool whole)
+{
+    for (int64_t t = 0; t < SIDE; t += 4) {
+        vu w[2][VECTORS];
+        compact_open(w, b, t / 4, whole);
+        for (int e = 0; e < 4; ++e)
+            for (int v = 0; v < VECTORS; ++v)
+                store(c->panel[v / 2] + (from + t + e) * PANEL + v % 2 * VL,
+                      compact_column(w[e / 2][v], e));
+    }
+}
+
+/* Sums of a group of rows of w: for each panel [CPU_FEW_ROWS][PANEL]. */
+typedef struct sums {
+    float panel[PANELS][CPU_FEW_ROWS * PANEL];
+} sums;
+
+/* What is read after this: so many bytes as blocks here have, or what follows
+ * after this product. */
+INLINE cpu_ahead read_next(const cpu_few *f, const uint8_t *at, int64_t count)
+{
+    const uint8_t *end = f->blocks + bytes_of(f);
+    const int64_t bytes = least(end - at, count * BLOCK);
+    if (bytes > 0)
+        return (cpu_ahead){(const char *)at, 0, 1, (bytes + 63) / 64};
+    return (cpu_ahead){f->after, 0, f->after_bytes > 0,
+                       (f->after_bytes + 63) / 64};
+}
+
+/* Adds `count` columns from t on, and asks for `next` meanwhile. */
+INLINE void add_chunk(const cpu_few *f, sums *s, const chunk *c, int64_t t,
+                      int64_t count, const cpu_ahead *next)
+{
+    const int64_t tiles = (f->m + MM_ROWS - 1) / MM_ROWS;
+    const int64_t steps =
+        PANELS * tiles * ((count + AHEAD_STEP - 1) / AHEAD_STEP);
+    ahead a = {.part = next,
+               .row = next->at,
+               .rows = next->rows,
+               .each = (next->lines + steps - 1) / steps};
+    for (int p = 0; p < PANELS; ++p)
+        for (int64_t i = 0; i < tiles; ++i) {
+            const int64_t row = f->m * i / tiles;
+            const int64_t rows = f->m * (i + 1) / tiles - row;
+            float *sum = s->panel[p] + row * PANEL;
+            tile_of(rows, 2, count, x_at(f, t) + row * CPU_GEMM_LD, c->panel[p],
+                    t > 0 ? sum : NULL, sum, &a);
+        }
+}
+
+INLINE void few_tiles(const cpu_few *f)
+{
+    const uint8_t *at = f->blocks;
+    chunk c;
+    sums s;
+    for (int64_t j = 0; j < f->n; j += SIDE) {
+        for (int64_t t = 0; t < f->k; t += CHUNK) {
+            const int64_t count = least(f->k - t, CHUNK);
+            for (int64_t from = 0; from < count; from += SIDE, at += BLOCK) {
+                const compact_block b = compact_at(f, at);
+                if (b.whole)
+                    expand_columns(&c, from, &b, true);
+                else
+                    expand_columns(&c, from, &b, false);
+            }
+            const cpu_ahead next = read_next(f, at, cpu_compact_blocks(count));
+            add_chunk(f, &s, &c, t, count, &next);
+        }
+        for (int64_t i = 0; i < f->m; ++i)
+            for (int64_t p = 0; p < PANELS && j + p * PANEL < f->n; ++p)
+                finish(f, s.panel[p] + i * PANEL, i, j + p * PANEL,
+                       least(f->n - j - p * PANEL, PANEL));
+    }
+}
+
+void CPU_NAME(cpu_few_compact)(const cpu_few *f)
+{
+    if (f->m == 1)
+        few_direct(1, f);
+    else if (f->m == DIRECT)
+        few_direct(DIRECT, f);
+    else
+        few_tiles(f);
+}
+
+void CPU_NAME(cpu_few_compact_x)(float *dst, const void *x, int64_t ldx,
+                                 int64_t m, int64_t k, bool bf)
+{
+    for (int64_t t = 0; t < k; t += CPU_GEMM_K) {
+        CPU_NAME(cpu_load_rows)
+        (dst, CPU_GEMM_LD, (const char *)x + (size_t)t * (bf ? 2 : 4), ldx, m,
+         least(k - t, CPU_GEMM_K), bf);
+        dst += m * CPU_GEMM_LD;
+    }
+}
+
+#endif

@@ -1,0 +1,95 @@
+/* cpu_k_open.h - opens blocks of a weight's compact copy (cpu_compact.h) in
+ * vectors. Private to isa/ and tile/. */
+#ifndef CPU_K_OPEN_H
+#define CPU_K_OPEN_H
+
+#include "backend/cpu/isa/cpu_vec.h"
+
+/* Vectors of 32 rows, and of the bytes of a pair of columns. */
+enum {
+    COMPACT_VECTORS = CPU_COMPACT_SIDE / VL,
+    COMPACT_PARTS = COMPACT_VECTORS / 2
+};
+
+#if VL == 16
+typedef __m512i vb;
+#define VB_LOAD(p)          _mm512_loadu_si512(p)
+#define VB_BYTES(x)         _mm512_set1_epi8((char)(x))
+#define VB_RIGHT(v, n)      _mm512_srli_epi16(v, n)
+#define VB_LOOK_UP(t, i)    _mm512_shuffle_epi8(t, i)
+#define VB_EVERYWHERE(v)    _mm512_broadcast_i32x4(v)
+#define VB_WORDS_LOW(a, b)  _mm512_unpacklo_epi8(a, b)
+#define VB_WORDS_HIGH(a, b) _mm512_unpackhi_epi8(a, b)
+/* a | (b & c) */
+#define VB_WITH(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0xf8)
+#else
+typedef __m256i vb;
+#define VB_LOAD(p)          _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define VB_BYTES(x)         _mm256_set1_epi8((char)(x))
+#define VB_RIGHT(v, n)      _mm256_srli_epi16(v, n)
+#define VB_LOOK_UP(t, i)    _mm256_shuffle_epi8(t, i)
+#define VB_EVERYWHERE(v)    _mm256_broadcastsi128_si256(v)
+#define VB_WORDS_LOW(a, b)  _mm256_unpacklo_epi8(a, b)
+#define VB_WORDS_HIGH(a, b) _mm256_unpackhi_epi8(a, b)
+#define VB_WITH(a, b, c)    _mm256_or_si256(a, _mm256_and_si256(b, c))
+#endif
+
+/* ---- a block ---------------------------------------------------------- */
+
+typedef struct compact_block {
+    const uint8_t *rest, *codes;
+    const uint16_t *whole; /* NULL: it has a list */
+    vb low, high;          /* bytes of a bf16 by its code */
+} compact_block;
+
+INLINE compact_block compact_at(const cpu_few *f, const uint8_t *at)
+{
+    compact_block b = {.rest = at + 16,
+                       .codes = at + 16 + CPU_COMPACT_SIDE * CPU_COMPACT_SIDE};
+    if (at[0] == 255 && at[1] == 255) {
+        int32_t number;
+        memcpy(&number, at + 2, sizeof number);
+        b.whole =
+            f->whole + (int64_t)number * (CPU_COMPACT_SIDE * CPU_COMPACT_SIDE);
+        return b;
+    }
+    const __m128i e = _mm_loadu_si128((const __m128i *)(const void *)at);
+    b.low = VB_EVERYWHERE(
+        _mm_and_si128(_mm_slli_epi16(e, 7), _mm_set1_epi8((char)0x80)));
+    b.high =
+        VB_EVERYWHERE(_mm_and_si128(_mm_srli_epi16(e, 1), _mm_set1_epi8(0x7f)));
+    return b;
+}
+
+/* Columns 4 at to 4 at + 3, as pairs: lane i of w[.][v] is of row v VL + i. */
+INLINE void compact_open(vu (*w)[COMPACT_VECTORS], const compact_block *b,
+                         int64_t at, bool whole)
+{
+    if (whole) {
+        memcpy(w, b->whole + at * 4 * CPU_COMPACT_SIDE, 2 * sizeof *w);
+        return;
+    }
+    for (int part = 0; part < COMPACT_PARTS; ++part) {
+        const uint8_t *rest =
+            b->rest + at * 4 * CPU_COMPACT_SIDE + part * (int)sizeof(vb);
+        const vb codes = VB_LOAD(b->codes + at * 2 * CPU_COMPACT_SIDE +
+                                 part * (int)sizeof(vb));
+        for (int p = 0; p < 2; ++p) {
+            const vb code = (p ? VB_RIGHT(codes, 4) : codes) & VB_BYTES(15);
+            const vb r = VB_LOAD(rest + p * 2 * CPU_COMPACT_SIDE);
+            const vb low = VB_WITH(VB_LOOK_UP(b->low, code), r, VB_BYTES(0x7f));
+            const vb high =
+                VB_WITH(VB_LOOK_UP(b->high, code), r, VB_BYTES(0x80));
+            w[p][part] = (vu)VB_WORDS_LOW(low, high);
+            w[p][part + COMPACT_PARTS] = (vu)VB_WORDS_HIGH(low, high);
+        }
+    }
+}
+
+/* Column t of four, as floats, from its pair. */
+INLINE vf compact_column(vu pair, int t)
+{
+    return (vf)(t % 2 ? pair & 0xffff0000U : pair << 16);
+}
+
+#endif
