@@ -61,6 +61,36 @@ static lori_status set_sizes(infer_engine *e, const infer_limits *l,
     return LORI_OK;
 }
 
+static lori_status take_choosers(infer_engine *e, lori_error *err)
+{
+    size_t vocab = (size_t)e->config->vocab;
+    int64_t n = smaller(model_get_backend(e->m)->n_threads, e->max_batch);
+    e->choosers = base_alloc((size_t)n, sizeof *e->choosers);
+    if (!e->choosers)
+        return base_no_memory(err, (size_t)n * sizeof *e->choosers);
+    for (e->n_choosers = 0; e->n_choosers < n;) {
+        infer_chooser *c = &e->choosers[e->n_choosers++];
+        c->scratch = base_alloc(vocab, sizeof *c->scratch);
+        c->buffer = base_alloc(vocab, sizeof *c->buffer);
+        c->changed = base_alloc(vocab, sizeof *c->changed);
+        c->zeros = base_alloc(vocab, sizeof *c->zeros);
+        if (!c->scratch || !c->buffer || !c->changed || !c->zeros)
+            return base_no_memory(err, vocab * sizeof *c->scratch);
+    }
+    return LORI_OK;
+}
+
+static void free_choosers(infer_engine *e)
+{
+    for (int i = 0; i < e->n_choosers; i++) {
+        free(e->choosers[i].scratch);
+        free(e->choosers[i].buffer);
+        free(e->choosers[i].changed);
+        free(e->choosers[i].zeros);
+    }
+    free(e->choosers);
+}
+
 static lori_status take_memory(infer_engine *e, lori_error *err)
 {
     size_t slots = (size_t)e->max_slots, tokens = (size_t)e->max_tokens;
@@ -79,14 +109,9 @@ static lori_status take_memory(infer_engine *e, lori_error *err)
     e->nll = base_alloc(tokens, sizeof *e->nll);
     e->lse = base_alloc((size_t)e->max_batch, sizeof *e->lse);
     e->logits = base_alloc((size_t)e->max_batch, row);
-    e->scratch = base_alloc(vocab, sizeof *e->scratch);
-    e->buffer = base_alloc(vocab, sizeof *e->buffer);
-    e->changed = base_alloc(vocab, sizeof *e->changed);
-    e->zeros = base_alloc(vocab, sizeof *e->zeros);
     if (!e->slots || !e->ids || !e->cu || !e->past || !e->table || !e->row ||
         !e->target || !e->segments || !e->order || !e->row_slot || !e->nll ||
-        !e->lse || !e->logits || !e->scratch || !e->buffer || !e->changed ||
-        !e->zeros)
+        !e->lse || !e->logits)
         return base_no_memory(err, (size_t)e->max_batch * row);
     for (size_t i = 0; i < slots; i++) {
         size_t ld = (size_t)e->table_ld;
@@ -94,7 +119,7 @@ static lori_status take_memory(infer_engine *e, lori_error *err)
         if (!e->slots[i].pages)
             return base_no_memory(err, ld * sizeof(int32_t));
     }
-    return LORI_OK;
+    return take_choosers(e, err);
 }
 
 lori_status infer_engine_new(model *m, const infer_limits *limits,
@@ -148,10 +173,7 @@ void infer_engine_free(infer_engine *e)
     free(e->nll);
     free(e->lse);
     free(e->logits);
-    free(e->scratch);
-    free(e->buffer);
-    free(e->changed);
-    free(e->zeros);
+    free_choosers(e);
     free(e);
 }
 

@@ -100,6 +100,13 @@ typedef struct infer_slot {
     bool ended;
 } infer_slot;
 
+/* A thread's memory for choosing tokens, [vocab] each. */
+typedef struct infer_chooser {
+    infer_candidate *scratch;
+    float *buffer, *changed;
+    int32_t *zeros;
+} infer_chooser;
+
 struct infer_engine {
     model *m;
     const model_config *config;
@@ -125,9 +132,8 @@ struct infer_engine {
     double *nll;       /* [max_tokens] */
     double *lse;       /* [max_batch], of a row of logits */
     void *logits;      /* [max_batch, vocab] acc */
-    infer_candidate *scratch;
-    float *buffer, *changed; /* [vocab] */
-    int32_t *zeros;          /* [vocab] */
+    infer_chooser *choosers; /* [n_choosers], one for every thread */
+    int n_choosers;
     model_run *run;
     model_cache *cache;
 };

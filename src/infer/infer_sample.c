@@ -104,15 +104,21 @@ void infer_process(float *x, const infer_request *q, const int32_t *reply,
 
 /* ---- the filters ------------------------------------------------------ */
 
+/* The largest of a block in vectors, and its place only where it leads. */
 int64_t infer_argmax(const float *x, int64_t n)
 {
+    enum { BLOCK = 512 };
     int64_t best = 0;
-    float top = x[0];
-    for (int64_t i = 1; i < n; i++)
-        if (x[i] > top) {
-            top = x[i];
-            best = i;
-        }
+    for (int64_t from = 0; from < n; from += BLOCK) {
+        const int64_t end = n - from < BLOCK ? n : from + BLOCK;
+        float top = x[best];
+#pragma omp simd reduction(max : top)
+        for (int64_t i = from; i < end; i++)
+            top = x[i] > top ? x[i] : top;
+        if (top > x[best])
+            for (best = from; x[best] != top;)
+                best++;
+    }
     return best;
 }
 

@@ -3,6 +3,7 @@
 #include "infer/infer_i.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 
 #define RNG_STREAM 0x696e666572ULL /* "infer" */
@@ -305,17 +306,41 @@ static void mark_ready(infer_engine *e)
     }
 }
 
-static int32_t choose(infer_engine *e, infer_slot *s, const float *x)
+/* A row of logits as floats, in place or in c->buffer. */
+static const float *logits_row(const infer_engine *e, infer_chooser *c,
+                               int64_t row)
 {
+    int64_t vocab = e->config->vocab;
+    if (e->acc == BASE_F32)
+        return (const float *)e->logits + row * vocab;
+    const double *x = (const double *)e->logits + row * vocab;
+    for (int64_t i = 0; i < vocab; i++)
+        c->buffer[i] = (float)x[i];
+    return c->buffer;
+}
+
+/* Of row `row` of the step's logits: the slot's next token, and those to
+ * report. Rows may be chosen from at once, each with a chooser of its own. */
+static void choose(const infer_engine *e, infer_chooser *c, int64_t row)
+{
+    infer_slot *s = &e->slots[e->row_slot[row]];
     int64_t vocab = e->config->vocab;
     const infer_request *q = &s->job->request;
     const infer_result *r = s->job->result;
+    const float *x = logits_row(e, c, row);
+    double lse = e->lse[row];
+    infer_top_tokens(x, vocab, lse, r->top + r->n * q->top_logprobs,
+                     q->top_logprobs);
+    const float *from = x;
     if (infer_changes_logits(&q->sampling)) {
-        memcpy(e->changed, x, (size_t)vocab * sizeof *x);
-        infer_process(e->changed, q, r->ids, r->n, e->zeros);
-        x = e->changed;
+        memcpy(c->changed, x, (size_t)vocab * sizeof *x);
+        infer_process(c->changed, q, r->ids, r->n, c->zeros);
+        from = c->changed;
     }
-    return infer_sample(x, vocab, &q->sampling, &s->rng, e->scratch);
+    const int32_t id =
+        infer_sample(from, vocab, &q->sampling, &s->rng, c->scratch);
+    r->ids[r->n] = id;
+    r->logprob[r->n] = (double)x[id] - lse;
 }
 
 /* Decides whether the request ends with its newest token. */
@@ -338,34 +363,17 @@ static void judge(infer_slot *s, int32_t id, const infer_hooks *hooks)
         s->ended = next == INFER_END_CANCEL;
 }
 
-/* A row of logits as floats, in place or in e->buffer. */
-static const float *logits_row(const infer_engine *e, int64_t row)
-{
-    int64_t vocab = e->config->vocab;
-    if (e->acc == BASE_F32)
-        return (const float *)e->logits + row * vocab;
-    const double *x = (const double *)e->logits + row * vocab;
-    for (int64_t i = 0; i < vocab; i++)
-        e->buffer[i] = (float)x[i];
-    return e->buffer;
-}
-
 static void take_tokens(infer_engine *e, const model_step *step,
                         const infer_hooks *hooks)
 {
-    int64_t vocab = e->config->vocab;
-    for (int64_t k = 0; k < step->n_rows; k++) {
+    const int64_t n = step->n_rows;
+#pragma omp parallel for num_threads(e->n_choosers) schedule(static) if (n > 1)
+    for (int64_t k = 0; k < n; k++)
+        choose(e, &e->choosers[omp_get_thread_num()], k);
+    for (int64_t k = 0; k < n; k++) {
         infer_slot *s = &e->slots[e->row_slot[k]];
-        const infer_request *q = &s->job->request;
         infer_result *r = s->job->result;
-        const float *x = logits_row(e, k);
-        double lse = e->lse[k];
-        int32_t id = choose(e, s, x);
-        infer_top_tokens(x, vocab, lse, r->top + r->n * q->top_logprobs,
-                         q->top_logprobs);
-        r->ids[r->n] = id;
-        r->logprob[r->n++] = (double)x[id] - lse;
-        judge(s, id, hooks);
+        judge(s, r->ids[r->n++], hooks);
     }
 }
 

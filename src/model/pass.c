@@ -246,6 +246,28 @@ static void fetch_logits(const model_pass *p, void *logits, bool lse)
                  BACKEND_TO_HOST);
 }
 
+/* A sum of x * 0 is 0 exactly when all x are finite. */
+static bool all_finite(const void *x, base_dtype dtype, int64_t n,
+                       int n_threads)
+{
+    enum { FEW = 65536 };
+    double sum = 0;
+    if (dtype == BASE_F64) {
+        const double *at = x;
+        for (int64_t i = 0; i < n; i++)
+            sum += at[i] * 0;
+    } else {
+        const float *at = x;
+        float part = 0;
+#pragma omp parallel for simd num_threads(n_threads) reduction(+ : part)       \
+    schedule(static) if (n > FEW)
+        for (int64_t i = 0; i < n; i++)
+            part += at[i] * 0;
+        sum = (double)part;
+    }
+    return sum == 0;
+}
+
 lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
                               lori_error *err)
 {
@@ -256,14 +278,8 @@ lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
     BASE_TRY(be->sync(be, err));
     for (int64_t k = 0; lse && k < p->label_real; k++)
         lse[k] = host_value(run, k);
-    size_t n = (size_t)(p->label_real * run->m->config.vocab), i = 0;
-    if (be->acc == BASE_F64)
-        while (i < n && isfinite(((const double *)logits)[i]))
-            i++;
-    else
-        while (i < n && isfinite(((const float *)logits)[i]))
-            i++;
-    if (i == n)
+    if (all_finite(logits, be->acc, p->label_real * run->m->config.vocab,
+                   be->n_threads))
         return LORI_OK;
     return base_fail(err, LORI_NUMERIC,
                      "a logit is not a finite number: the weights or the "

@@ -522,3 +522,72 @@ Test(engine, choices_share_their_context)
     infer_engine_free(e);
     bench_close(&b);
 }
+
+/* ---- compact copies of the weights --------------------------------------- */
+
+/* Replies of an engine that may spend `bytes` on them. */
+static void reply(const tiny *t, int64_t bytes, int64_t n, int32_t (*prompt)[5],
+                  int64_t new, infer_result *r)
+{
+    const infer_limits limits = {.max_batch = n, .compact_bytes = bytes};
+    infer_request q[20] = {{0}};
+    lori_error err = {0};
+    infer_engine *e;
+    for (int64_t i = 0; i < n; i++)
+        q[i] = (infer_request){.prompt = prompt[i],
+                               .n_prompt = 5,
+                               .max_new_tokens = new};
+    cr_assert_eq(infer_engine_new(t->m, &limits, &e, &err), LORI_OK, "%s",
+                 err.message);
+    run(e, q, n, r);
+    infer_engine_free(e);
+}
+
+/* Same bits, one reply at a time or many; made once, and not for short ones. */
+Test(engine, compact_copies_change_nothing)
+{
+    enum { MOST = 20, NEW = 40 };
+    const tiny_spec spec = {
+        .vocab = 128, .d = 64, .ffn = 96, .dtype = BASE_BF16, .seed = 9};
+    int32_t prompt[MOST][5];
+    infer_result before[MOST], after[MOST], brief[1];
+    for (int i = 0; i < MOST; i++)
+        fill(prompt[i], 5, (uint64_t)i);
+    for (int64_t n = 1; n <= MOST; n += MOST - 1) {
+        tiny t = tiny_open(&spec, "cpu", BASE_BF16, 2);
+        reply(&t, -1, n, prompt, NEW, before);
+        reply(&t, 0, 1, prompt, NEW - 10, brief);
+        reply(&t, 0, n, prompt, NEW, after);
+        for (int64_t i = 0; i < n; i++) {
+            cr_assert_eq(before[i].n, after[i].n);
+            cr_assert_arr_eq(before[i].ids, after[i].ids,
+                             (size_t)after[i].n * sizeof *after[i].ids);
+            cr_assert_arr_eq(before[i].logprob, after[i].logprob,
+                             (size_t)after[i].n * sizeof *after[i].logprob);
+        }
+        cr_assert_eq(model_compact(t.m, 1 << 30), 0, "it was not made");
+        infer_results_free(before, n);
+        infer_results_free(after, n);
+        infer_results_free(brief, 1);
+        tiny_close(&t);
+    }
+}
+
+/* No more than it may be, and on no backend where it would not help. */
+Test(engine, compact_copies_keep_to_their_bytes)
+{
+    const tiny_spec spec = {
+        .vocab = 128, .d = 64, .ffn = 96, .dtype = BASE_BF16, .seed = 9};
+    tiny t = tiny_open(&spec, "cpu", BASE_BF16, 1);
+    tiny f = tiny_open(&spec, "ref", BASE_F32, 1);
+    const bool helps = strncmp(t.be->detail, "base", 4) != 0;
+    cr_expect_eq(model_compact(t.m, 1000), 0);
+    const int64_t some = model_compact(t.m, 30000);
+    cr_expect(helps ? some > 10000 && some <= 30000 : some == 0, "%lld",
+              (long long)some);
+    const int64_t more = model_compact(t.m, 1 << 30);
+    cr_expect(helps ? more > 10000 : more == 0, "%lld", (long long)more);
+    cr_expect_eq(model_compact(f.m, 1 << 30), 0);
+    tiny_close(&t);
+    tiny_close(&f);
+}
