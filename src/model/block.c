@@ -137,7 +137,8 @@ static void add_to_product(const block *b, int role, bool recompute)
 static void add_linear(const block *b, int role)
 {
     const model_linear *l = &model_linears[role];
-    b->be->gemm_w(b->be, b->slot[l->out], b->slot[l->in], b->w->w[role], 1.0);
+    b->be->gemm_w(b->be, b->slot[l->out], b->slot[l->in], b->w->w[role], NULL,
+                  1.0);
     add_to_product(b, role, false);
 }
 
@@ -148,7 +149,7 @@ static void linears(const block *b, int from, int to, bool recompute)
     for (int r = from; r < to; r++)
         y[r - from] = b->slot[model_linears[r].out];
     b->be->gemm_ws(b->be, to - from, y, b->slot[model_linears[from].in],
-                   &b->w->w[from]);
+                   &b->w->w[from], NULL);
     for (int r = from; r < to; r++)
         add_to_product(b, r, recompute);
 }
@@ -302,7 +303,7 @@ static void linear_backward(const block *b, int role, bool want_dx, double beta)
     }
     if (!want_dx)
         return;
-    be->gemm_wt(be, dx, dy, b->w->w[role], beta);
+    be->gemm_wt(be, dx, dy, b->w->w[role], NULL, beta);
     if (s)
         be->gemm_nn(be, dx, dh, A, 1.0, 1.0);
 }
