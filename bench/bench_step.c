@@ -71,6 +71,7 @@ typedef struct call {
     int kind; /* index into the replay's switch */
     backend_view c, a, b;
     const backend_weight *w;
+    backend_low low; /* that joins the product with w */
     double alpha, beta;
 } call;
 
@@ -133,29 +134,38 @@ static void record(recorder *r, call c)
 
 enum { W, WT, NT, NN, TN };
 
-static void gemm_w(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, double beta)
+/* A product with a weight, and the low-rank one that joins it. */
+static void record_weight(backend *be, int kind, backend_view c, backend_view a,
+                          const backend_weight *w, const backend_low *low,
+                          double beta)
 {
-    record(recorder_of(be),
-           (call){.kind = W, .c = y, .a = x, .w = w, .beta = beta});
-    TIMED(be, OP_gemm_w, INNER(be)->gemm_w(INNER(be), y, x, w, beta));
+    call p = {.kind = kind, .c = c, .a = a, .w = w, .beta = beta};
+    if (low)
+        p.low = *low;
+    record(recorder_of(be), p);
+}
+
+static void gemm_w(backend *be, backend_view y, backend_view x,
+                   const backend_weight *w, const backend_low *low, double beta)
+{
+    record_weight(be, W, y, x, w, low, beta);
+    TIMED(be, OP_gemm_w, INNER(be)->gemm_w(INNER(be), y, x, w, low, beta));
 }
 
 static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
-                    backend_weight *const *w)
+                    backend_weight *const *w, const backend_low *low)
 {
     for (int i = 0; i < n_w; i++)
-        record(recorder_of(be),
-               (call){.kind = W, .c = y[i], .a = x, .w = w[i]});
-    TIMED(be, OP_gemm_w, INNER(be)->gemm_ws(INNER(be), n_w, y, x, w));
+        record_weight(be, W, y[i], x, w[i], low ? &low[i] : NULL, 0);
+    TIMED(be, OP_gemm_w, INNER(be)->gemm_ws(INNER(be), n_w, y, x, w, low));
 }
 
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,
-                    const backend_weight *w, double beta)
+                    const backend_weight *w, const backend_low *low,
+                    double beta)
 {
-    record(recorder_of(be),
-           (call){.kind = WT, .c = dx, .a = dy, .w = w, .beta = beta});
-    TIMED(be, OP_gemm_wt, INNER(be)->gemm_wt(INNER(be), dx, dy, w, beta));
+    record_weight(be, WT, dx, dy, w, low, beta);
+    TIMED(be, OP_gemm_wt, INNER(be)->gemm_wt(INNER(be), dx, dy, w, low, beta));
 }
 
 #define LOW_RANK(name, kind_)                                                  \
@@ -278,7 +288,8 @@ static void recorder_init(recorder *r, backend *inner)
 
 static double flops(const call *c)
 {
-    double inner = c->kind == TN ? (double)c->a.rows : (double)c->a.cols;
+    double inner = c->kind == TN ? (double)c->a.rows
+                                 : (double)(c->a.cols + c->low.left.cols);
     return 2.0 * (double)c->c.rows * (double)c->c.cols * inner;
 }
 
@@ -293,10 +304,10 @@ static void replay(recorder *r, const call *calls, int64_t n)
             c.c.data = r->logits.data;
         switch (c.kind) {
         case W:
-            be->gemm_w(be, c.c, c.a, c.w, c.beta);
+            be->gemm_w(be, c.c, c.a, c.w, &c.low, c.beta);
             break;
         case WT:
-            be->gemm_wt(be, c.c, c.a, c.w, c.beta);
+            be->gemm_wt(be, c.c, c.a, c.w, &c.low, c.beta);
             break;
         case NT:
             be->gemm_nt(be, c.c, c.a, c.b, c.alpha, c.beta);

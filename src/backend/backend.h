@@ -59,6 +59,13 @@ static inline backend_view backend_rows(backend_view v, int64_t row,
     return v;
 }
 
+/* A product of low rank r that joins a product with a weight. NULL, or without
+ * columns of `left`: none does. */
+typedef struct backend_low {
+    backend_view left;  /* [n, r] act: h = s x A^T, or dh = s dy B */
+    backend_view right; /* B [out, r] act in gemm_w, A [r, in] in gemm_wt */
+} backend_low;
+
 /* A tensor in host memory (a mapped checkpoint) to open as a frozen weight. */
 typedef struct backend_tensor {
     const char *name; /* for messages */
@@ -147,29 +154,32 @@ struct backend {
     void (*weight_release)(backend *be, backend_weight *const *w, int n);
 
     /* ---- linear ---- */
-    /* y [n, out] act|acc = x [n, in] act  W^T + beta y;  W [out, in] */
+    /* y [n, out] act|acc = x [n, in] act  W^T + left right^T + beta y;
+     * W [out, in]. Where a backend can, it rounds the whole sum once. */
     void (*gemm_w)(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, double beta);
-    /* y[i] = x W[i]^T, n_w <= BACKEND_GROUP of them: the same as one gemm_w
-     * each, with fewer starts. */
+                   const backend_weight *w, const backend_low *low,
+                   double beta);
+    /* y[i] = x W[i]^T + left[i] right[i]^T, n_w <= BACKEND_GROUP of them: the
+     * same as one gemm_w each, with fewer starts. low [n_w], or NULL. */
     void (*gemm_ws)(backend *be, int n_w, const backend_view *y, backend_view x,
-                    backend_weight *const *w);
-    /* dx [n, in] act|acc = dy [n, out] act  W + beta dx */
+                    backend_weight *const *w, const backend_low *low);
+    /* dx [n, in] act|acc = dy [n, out] act  W + left right + beta dx */
     void (*gemm_wt)(backend *be, backend_view dx, backend_view dy,
-                    const backend_weight *w, double beta);
+                    const backend_weight *w, const backend_low *low,
+                    double beta);
     /* y [n, d] act = rows ids[n] (i32) of W [V, d] */
     void (*embed)(backend *be, backend_view y, const backend_weight *w,
                   const int32_t *ids);
     /* c [m, n] act|acc = alpha a b^T + beta c;  a [m, k], b [n, k] act.
-     * Low-rank: h = x A^T, y += s h B^T. */
+     * Low-rank: h = s x A^T. */
     void (*gemm_nt)(backend *be, backend_view c, backend_view a, backend_view b,
                     double alpha, double beta);
     /* c [m, n] act|acc = alpha a b + beta c;  a [m, k], b [k, n] act.
-     * dh = s dy B, dx += dh A. */
+     * dh = s dy B. */
     void (*gemm_nn)(backend *be, backend_view c, backend_view a, backend_view b,
                     double alpha, double beta);
     /* c [p, q] acc = alpha x^T y + beta c;  x [n, p], y [n, q] act: a sum over
-     * tokens, in fixed blocks, in order. dB = s dy^T h, dA = dh^T x. */
+     * tokens, in fixed blocks, in order. dB = dy^T h, dA = dh^T x. */
     void (*gemm_tn)(backend *be, backend_view c, backend_view x, backend_view y,
                     double alpha, double beta);
     /* y [n, d] act += b [d] acc */

@@ -71,7 +71,7 @@ static model_site *site_of(const block *b, int role)
     return b->site ? b->site[role] : NULL;
 }
 
-/* h [n, r] of a site, kept from forward to backward. */
+/* h = s x A^T [n, r] of a site, kept from forward to backward. */
 static backend_view low_rank(const block *b, int role)
 {
     const model_site *s = b->site[role];
@@ -90,7 +90,7 @@ static int64_t label_rows_before(const model_pass *p, int64_t token)
     return n;
 }
 
-/* y += s h B^T, h = x A^T, each segment with its own A and B. h is nobody's
+/* y += h B^T, h = s x A^T, each segment with its own A and B. h is nobody's
  * afterwards: the segments take turns in one place. */
 static void add_segments(const block *b, int role, backend_view y,
                          backend_view x)
@@ -107,50 +107,61 @@ static void add_segments(const block *b, int role, backend_view y,
         if (s && end > from) {
             backend_view h = act(b, b->k->h[role], end - from, s->rank);
             be->gemm_nt(be, h, backend_rows(x, from, end - from),
-                        act(b, s->A, s->rank, s->in), 1.0, 0.0);
+                        act(b, s->A, s->rank, s->in), s->scale, 0.0);
             be->gemm_nt(be, backend_rows(y, from, end - from), h,
-                        act(b, s->B, s->out, s->rank), s->scale, 1.0);
+                        act(b, s->B, s->out, s->rank), 1.0, 1.0);
         }
         from = end;
     }
 }
 
-/* y += b + s h B^T with h = x A^T, which `recompute` finds kept. */
-static void add_to_product(const block *b, int role, bool recompute)
+/* h B^T of a site, to join its product; h = s x A^T, which `recompute` finds
+ * kept. */
+static backend_low low_product(const block *b, int role, bool recompute)
 {
     backend *be = b->be;
-    const model_linear *l = &model_linears[role];
-    backend_view y = b->slot[l->out], x = b->slot[l->in];
-    if (b->w->bias[role])
-        be->add_bias(be, y, b->w->bias[role]);
-    add_segments(b, role, y, x);
     const model_site *s = site_of(b, role);
     if (!s)
-        return;
-    backend_view h = low_rank(b, role);
+        return (backend_low){0};
+    backend_view h = low_rank(b, role), x = b->slot[model_linears[role].in];
     if (!recompute)
-        be->gemm_nt(be, h, x, act(b, s->A, s->rank, s->in), 1.0, 0.0);
-    be->gemm_nt(be, y, h, act(b, s->B, s->out, s->rank), s->scale, 1.0);
+        be->gemm_nt(be, h, x, act(b, s->A, s->rank, s->in), s->scale, 0.0);
+    return (backend_low){h, act(b, s->B, s->out, s->rank)};
 }
 
-/* y += x W^T + b + s h B^T */
+/* y += b, and what segments add. */
+static void add_to_product(const block *b, int role)
+{
+    const model_linear *l = &model_linears[role];
+    backend_view y = b->slot[l->out];
+    if (b->w->bias[role])
+        b->be->add_bias(b->be, y, b->w->bias[role]);
+    add_segments(b, role, y, b->slot[l->in]);
+}
+
+/* y += x W^T + h B^T + b */
 static void add_linear(const block *b, int role)
 {
     const model_linear *l = &model_linears[role];
-    b->be->gemm_w(b->be, b->slot[l->out], b->slot[l->in], b->w->w[role], 1.0);
-    add_to_product(b, role, false);
+    const backend_low low = low_product(b, role, false);
+    b->be->gemm_w(b->be, b->slot[l->out], b->slot[l->in], b->w->w[role], &low,
+                  1.0);
+    add_to_product(b, role);
 }
 
-/* y = x W^T + b + s h B^T for roles [from, to), which share their x. */
+/* y = x W^T + h B^T + b for roles [from, to), which share their x. */
 static void linears(const block *b, int from, int to, bool recompute)
 {
     backend_view y[BACKEND_GROUP] = {{0}};
-    for (int r = from; r < to; r++)
+    backend_low low[BACKEND_GROUP] = {{{0}, {0}}};
+    for (int r = from; r < to; r++) {
         y[r - from] = b->slot[model_linears[r].out];
+        low[r - from] = low_product(b, r, recompute);
+    }
     b->be->gemm_ws(b->be, to - from, y, b->slot[model_linears[from].in],
-                   &b->w->w[from]);
+                   &b->w->w[from], low);
     for (int r = from; r < to; r++)
-        add_to_product(b, r, recompute);
+        add_to_product(b, r);
 }
 
 static void queries_keys_values(const block *b, bool recompute)
@@ -268,19 +279,19 @@ bool model_layer_trains(const model_adapter *ad, int64_t layer, int from,
     return false;
 }
 
-/* packed += the kept entries of alpha x^T y, summed over tokens. Always
+/* packed += the kept entries of x^T y, summed over tokens. Always
  * through the dense scratch, so that a kept entry's bits do not depend on
  * what else is kept. */
 static void add_gradient(const block *b, void *packed, const backend_keep *keep,
-                         backend_view x, backend_view y, double alpha)
+                         backend_view x, backend_view y)
 {
     backend_view dense = acc(b, b->p->run->grad, x.cols, y.cols);
-    b->be->gemm_tn(b->be, dense, x, y, alpha, 0.0);
+    b->be->gemm_tn(b->be, dense, x, y, 1.0, 0.0);
     b->be->keep_gather(b->be, packed, dense, keep, true);
 }
 
-/* y = x W^T + b + s h B^T, h = x A^T. With dy [n, out]:
- *   dB = s dy^T h;  dh = s dy B;  dA = dh^T x;  dx = dy W + dh A.
+/* y = x W^T + b + h B^T, h = s x A^T. With dy [n, out]:
+ *   dB = dy^T h;  dh = s dy B;  dA = dh^T x;  dx = dy W + dh A.
  * There is no dW. x is read only for dA, before dx may take its place. */
 static void linear_backward(const block *b, int role, bool want_dx, double beta)
 {
@@ -288,23 +299,20 @@ static void linear_backward(const block *b, int role, bool want_dx, double beta)
     const model_linear *l = &model_linears[role];
     backend_view dy = b->grad[l->out], dx = b->grad[l->in];
     const model_site *s = site_of(b, role);
-    backend_view A = {0}, dh = {0};
+    backend_low low = {{0}, {0}};
     if (s) {
-        A = act(b, s->A, s->rank, s->in);
-        dh = act(b, b->p->run->dh, dy.rows, s->rank);
+        backend_view dh = act(b, b->p->run->dh, dy.rows, s->rank);
+        low = (backend_low){dh, act(b, s->A, s->rank, s->in)};
         if (s->gB)
-            add_gradient(b, s->gB, s->keep, dy, low_rank(b, role), s->scale);
+            add_gradient(b, s->gB, s->keep, dy, low_rank(b, role));
         if (want_dx || s->gA)
             be->gemm_nn(be, dh, dy, act(b, s->B, s->out, s->rank), s->scale,
                         0.0);
         if (s->gA)
-            add_gradient(b, s->gA, NULL, dh, b->slot[l->in], 1.0);
+            add_gradient(b, s->gA, NULL, dh, b->slot[l->in]);
     }
-    if (!want_dx)
-        return;
-    be->gemm_wt(be, dx, dy, b->w->w[role], beta);
-    if (s)
-        be->gemm_nn(be, dx, dh, A, 1.0, 1.0);
+    if (want_dx)
+        be->gemm_wt(be, dx, dy, b->w->w[role], &low, beta);
 }
 
 static bool wants_dA(const block *b, int from, int to)

@@ -208,7 +208,8 @@ static void stage_positions(model_pass *p, const model_step *step)
     }
 }
 
-/* One adapter for all rows is the pass's own; several are segments. */
+/* One adapter for all rows is a segment too, not the pass's own: that one may
+ * join the product with W, and a row's bits would depend on its company. */
 static lori_status take_segments(model_pass *p, const model_step *step,
                                  lori_error *err)
 {
@@ -226,12 +227,8 @@ static lori_status take_segments(model_pass *p, const model_step *step,
         return base_fail(err, LORI_INVALID,
                          "the segments cover %lld of %lld tokens",
                          (long long)end, (long long)step->n_tokens);
-    if (step->n_segments == 1) {
-        p->ad = step->segments[0].adapter;
-    } else {
-        p->segments = step->segments;
-        p->n_segments = step->n_segments;
-    }
+    p->segments = step->segments;
+    p->n_segments = step->n_segments;
     return LORI_OK;
 }
 

@@ -172,7 +172,7 @@ backend_view model_cache_pool(const model_cache *cache, int64_t layer,
 typedef struct model_pass {
     model_run *run;
     const model_adapter *ad;       /* of all rows; NULL: none, or segments */
-    const model_segment *segments; /* several adapters, forward only */
+    const model_segment *segments; /* adapters of rows, forward only */
     int64_t n_segments;            /* 0: `ad` alone */
     int64_t n, n_real;             /* token rows computed, given */
     int64_t label, label_real;     /* label rows computed, given */

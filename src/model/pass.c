@@ -206,7 +206,8 @@ static backend_view head_chunk(const model_pass *p, backend_view xn,
     int64_t rows = left < run->chunk ? left : run->chunk;
     backend_view logits =
         backend_matrix(run->logits, be->acc, rows, run->m->config.vocab);
-    be->gemm_w(be, logits, backend_rows(xn, from, rows), run->m->head, 0.0);
+    be->gemm_w(be, logits, backend_rows(xn, from, rows), run->m->head, NULL,
+               0.0);
     return logits;
 }
 
@@ -314,7 +315,7 @@ static void head_loss(const model_pass *p, bool backward)
         be->xent_grad(be, d, logits, target, lse,
                       (char *)run->device.weight + (size_t)from * size);
         be->gemm_wt(be, backend_rows(p->dxn, from, logits.rows), d,
-                    run->m->head, 0.0);
+                    run->m->head, NULL, 0.0);
     }
     be->weight_release(be, &run->m->head, 1);
 }

@@ -102,9 +102,11 @@ static model_kept layout_shared(model_run *run, base_plan *plan)
         shared.gu = take(plan, n, 2 * c->ffn, act);
     if (!backward) { /* the residual stream stays in one place */
         shared.x = take(plan, n, c->d, act);
-        shared.h[0] = take(plan, n, run->limits.rank, act);
-        for (int r = 1; r < MODEL_ROLES; r++)
-            shared.h[r] = shared.h[0];
+        /* h of products that start together, at most q, k and v, are apart */
+        enum { TOGETHER = ROLE_O - ROLE_Q };
+        for (int r = 0; r < MODEL_ROLES; r++)
+            shared.h[r] = r < TOGETHER ? take(plan, n, run->limits.rank, act)
+                                       : shared.h[r % TOGETHER];
     }
     shared.x2 = shared.y = shared.x;
     return shared;

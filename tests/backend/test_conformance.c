@@ -44,7 +44,8 @@ CONFORM(gemm_w)
             CF_EACH(i)
             {
                 c->be[i]->weight_acquire(c->be[i], &w.p[i], 1);
-                c->be[i]->gemm_w(c->be[i], y.v[i], x.v[i], w.p[i], s->beta);
+                c->be[i]->gemm_w(c->be[i], y.v[i], x.v[i], w.p[i], NULL,
+                                 s->beta);
                 c->be[i]->weight_release(c->be[i], &w.p[i], 1);
             }
             cf_check(c, &y, "y", (double)s->in, 1);
@@ -52,44 +53,117 @@ CONFORM(gemm_w)
     }
 }
 
-/* Several products of one x are what they are alone, to the last bit. */
+/* Ranks below, at and above a step of tiles, and larger than a block along the
+ * sum; few rows and many. */
+static const struct joined_case {
+    int64_t n, in, out, rank;
+    int pad;
+    double beta;
+} joined[] = {
+    {1, 48, 130, 8, 0, 0},      {1, 576, 96, 32, 3, 1},
+    {7, 33, 17, 1, 2, 0},       {9, 64, 65, 33, 6, 1},
+    {64, 576, 144, 32, 0, 0},   {65, 130, 70, 64, 5, 1},
+    {130, 300, 700, 8, 0, 0.5}, {513, 72, 33, 32, 2, 1},
+    {1100, 600, 40, 64, 0, 0},  {1100, 40, 1540, 32, 1, 1},
+    {40, 1100, 900, 33, 0, 1},  {800, 600, 400, 32, 0, 1},
+    {70, 64, 96, 1000, 0, 0},   {330, 576, 1536, 8, 0, 1},
+};
+
+/* On tiles the whole sum is rounded once; elsewhere what the product with the
+ * weight left is rounded too, in the size of its terms. */
+static bool one_sum(const conform *c)
+{
+    return strstr(c->be[CF_TWO]->detail, "amx") != NULL;
+}
+
+static void check_joined(conform *c, const cf_operand *o, const char *name,
+                         int64_t terms)
+{
+    if (one_sum(c))
+        cf_check(c, o, name, (double)terms, 1);
+    else
+        cf_check_rounded(c, o, name, (double)terms, 2, 4);
+}
+
+static void low_rank_joins(conform *c, bool back)
+{
+    for (size_t t = 0; t < 2 * COUNT(joined); t++) {
+        const struct joined_case *s = &joined[t / 2];
+        const cf_kind kind = t % 2 ? CF_ACC : CF_ACT;
+        const int64_t k = back ? s->out : s->in, cols = back ? s->in : s->out;
+        cf_next(c, "n %d in %d out %d rank %d pad %d beta %g to %s", (int)s->n,
+                (int)s->in, (int)s->out, (int)s->rank, s->pad, s->beta,
+                t % 2 ? "acc" : "act");
+        cf_operand x = cf_random(c, CF_ACT, s->n, k, s->pad, 1);
+        cf_operand h = cf_random(c, CF_ACT, s->n, s->rank, s->pad, 1);
+        cf_operand b = back ? cf_random(c, CF_ACT, s->rank, cols, s->pad, 1)
+                            : cf_random(c, CF_ACT, cols, s->rank, s->pad, 1);
+        cf_operand y = cf_target(c, kind, s->n, cols, s->pad, s->beta);
+        cf_weight w = cf_weights(c, s->out, s->in, BASE_BF16);
+        CF_EACH(i)
+        {
+            const backend_low low = {h.v[i], b.v[i]};
+            (back ? c->be[i]->gemm_wt : c->be[i]->gemm_w)(
+                c->be[i], y.v[i], x.v[i], w.p[i], &low, s->beta);
+        }
+        check_joined(c, &y, "sum", k + s->rank);
+    }
+}
+
+CONFORM(gemm_w_low)
+{
+    low_rank_joins(c, false);
+}
+
+CONFORM(gemm_wt_low)
+{
+    low_rank_joins(c, true);
+}
+
+/* Several products of one x are what they are alone, to the last bit, and so
+ * are those that a low rank joins. */
 CONFORM(gemm_ws)
 {
     enum { N_W = 3, IN = 600 };
     static const int64_t rows[] = {1, 2, 5, 16, 40, 130},
-                         out[N_W] = {100, 7, 300};
+                         out[N_W] = {100, 7, 300}, rank[N_W] = {8, 0, 33};
     for (size_t t = 0; t < COUNT(rows); t++) {
         cf_next(c, "n %d", (int)rows[t]);
         cf_operand x = cf_random(c, CF_ACT, rows[t], IN, 3, 1);
-        cf_operand alone[N_W], group[N_W];
+        cf_operand alone[N_W], group[N_W], h[N_W], b[N_W];
         cf_weight w[N_W];
         for (int j = 0; j < N_W; j++) {
             alone[j] = cf_blank(c, CF_ACT, rows[t], out[j], 2);
             group[j] = cf_blank(c, CF_ACT, rows[t], out[j], 2);
             w[j] = cf_weights(c, out[j], IN, BASE_BF16);
+            h[j] = cf_random(c, CF_ACT, rows[t], rank[j], 1, 1);
+            b[j] = cf_random(c, CF_ACT, out[j], rank[j], 0, 1);
         }
         CF_EACH(i)
         {
             backend_view y[N_W];
             backend_weight *weights[N_W];
+            backend_low low[N_W];
             for (int j = 0; j < N_W; j++) {
                 y[j] = group[j].v[i];
                 weights[j] = w[j].p[i];
+                low[j] = (backend_low){h[j].v[i], b[j].v[i]};
                 c->be[i]->gemm_w(c->be[i], alone[j].v[i], x.v[i], weights[j],
-                                 0);
+                                 &low[j], 0);
             }
-            c->be[i]->gemm_ws(c->be[i], N_W, y, x.v[i], weights);
+            c->be[i]->gemm_ws(c->be[i], N_W, y, x.v[i], weights, low);
             for (int j = 0; j < N_W; j++) {
-                double *a = cf_values(c, i, &alone[j]);
-                double *b = cf_values(c, i, &group[j]);
-                cr_expect_arr_eq(a, b, (size_t)(rows[t] * out[j]) * sizeof *a,
+                double *one = cf_values(c, i, &alone[j]);
+                double *all = cf_values(c, i, &group[j]);
+                cr_expect_arr_eq(one, all,
+                                 (size_t)(rows[t] * out[j]) * sizeof *one,
                                  "%s: product %d differs", c->label, j);
-                free(a);
-                free(b);
+                free(one);
+                free(all);
             }
         }
         for (int j = 0; j < N_W; j++)
-            cf_check(c, &group[j], "y", IN, 1);
+            check_joined(c, &group[j], "y", IN + rank[j]);
     }
 }
 
@@ -163,13 +237,13 @@ CONFORM(weight_compact)
             backend *be = c->be[i];
             const size_t n = i == CF_REF ? 0 : COUNT(rows);
             for (size_t r = 0; r < n; r++)
-                be->gemm_w(be, before[r].v[i], x[r].v[i], w.p[i], 0);
+                be->gemm_w(be, before[r].v[i], x[r].v[i], w.p[i], NULL, 0);
             check_bytes(c, i, be->weight_compact(be, w.p[i]),
                         s->out * s->in * 2, kind);
             cr_expect_eq(be->weight_compact(be, w.p[i]), 0,
                          "%s %s: a second copy", c->label, c->what);
             for (size_t r = 0; r < n; r++) {
-                be->gemm_w(be, after[r].v[i], x[r].v[i], w.p[i], 0);
+                be->gemm_w(be, after[r].v[i], x[r].v[i], w.p[i], NULL, 0);
                 double *a = cf_values(c, i, &before[r]);
                 double *b = cf_values(c, i, &after[r]);
                 cr_expect_arr_eq(a, b, (size_t)(rows[r] * s->out) * sizeof *a,
@@ -195,7 +269,8 @@ CONFORM(gemm_wt)
                 cf_target(c, (cf_kind)kind, s->n, s->in, s->pad, s->beta);
             cf_weight w = cf_weights(c, s->out, s->in, s->stored);
             CF_EACH(i)
-            c->be[i]->gemm_wt(c->be[i], dx.v[i], dy.v[i], w.p[i], s->beta);
+            c->be[i]->gemm_wt(c->be[i], dx.v[i], dy.v[i], w.p[i], NULL,
+                              s->beta);
             cf_check(c, &dx, "dx", (double)s->out, 1);
         }
     }
@@ -254,20 +329,22 @@ CONFORM(gemm_nn)
 }
 
 static void multiply_rows(backend *be, int op, backend_view y, backend_view x,
-                          backend_view b, const backend_weight *w)
+                          backend_view b, const backend_weight *w,
+                          const backend_low *low)
 {
     if (op == 0)
-        be->gemm_w(be, y, x, w, 0.5);
+        be->gemm_w(be, y, x, w, low, 0.5);
     else if (op == 1)
-        be->gemm_wt(be, y, x, w, 0.5);
+        be->gemm_wt(be, y, x, w, low, 0.5);
     else if (op == 2)
         be->gemm_nt(be, y, x, b, 1.7, 0.5);
     else
         be->gemm_nn(be, y, x, b, 1.7, 0.5);
 }
 
-/* The same rows of x at once and in pieces. */
-static void same_rows(conform *c, int64_t k, int64_t n, int op, cf_kind kind)
+/* The same rows of x, and of h of a rank, at once and in pieces. */
+static void same_rows(conform *c, int64_t k, int64_t n, int64_t rank, int op,
+                      cf_kind kind)
 {
     enum { ROWS = 330 };
     static const int64_t pieces[] = {1,  2,  7,  8,  9,  3,  4,   5,
@@ -277,6 +354,9 @@ static void same_rows(conform *c, int64_t k, int64_t n, int op, cf_kind kind)
     cf_operand whole = cf_random(c, kind, ROWS, n, 0, 1);
     cf_operand parts = cf_blank(c, kind, ROWS, n, 0);
     cf_operand b = cf_random(c, CF_ACT, turned ? n : k, turned ? k : n, 0, 1);
+    cf_operand h = cf_random(c, CF_ACT, ROWS, rank, 0, 1);
+    cf_operand b2 =
+        cf_random(c, CF_ACT, turned ? n : rank, turned ? rank : n, 0, 1);
     for (int i = CF_TWO; i <= CF_ONE; i++) {
         backend *be = c->be[i];
         backend_view y = parts.v[i];
@@ -290,12 +370,15 @@ static void same_rows(conform *c, int64_t k, int64_t n, int op, cf_kind kind)
         be->copy(be, y.data, whole.v[i].data,
                  (size_t)(ROWS * n) * base_dtype_bytes(y.dtype),
                  BACKEND_ON_DEVICE);
-        multiply_rows(be, op, whole.v[i], x.v[i], b.v[i], w);
+        multiply_rows(be, op, whole.v[i], x.v[i], b.v[i], w,
+                      &(backend_low){h.v[i], b2.v[i]});
         int64_t row = 0;
         for (size_t p = 0; row < ROWS; p++) {
             int64_t m = ROWS - row < pieces[p] ? ROWS - row : pieces[p];
-            multiply_rows(be, op, backend_rows(y, row, m),
-                          backend_rows(x.v[i], row, m), b.v[i], w);
+            multiply_rows(
+                be, op, backend_rows(y, row, m), backend_rows(x.v[i], row, m),
+                b.v[i], w,
+                &(backend_low){backend_rows(h.v[i], row, m), b2.v[i]});
             row += m;
         }
         be->weight_close(be, w);
@@ -319,6 +402,7 @@ static void same_rows(conform *c, int64_t k, int64_t n, int op, cf_kind kind)
 CONFORM(gemm_rows_alone)
 {
     static const char *const names[] = {"x W'", "dy W", "a b'", "a b"};
+    static const int64_t ranks[] = {0, 8, 33};
     static const struct {
         int64_t k, n;
     } shapes[] = {{1300, 70}, {768, 40}, {130, 1100}, {33, 7}};
@@ -327,11 +411,14 @@ CONFORM(gemm_rows_alone)
         return;
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (int op = 0; op < 4; op++)
-            for (int kind = CF_ACT; kind <= CF_ACC; kind++) {
-                cf_next(c, "%s, k %d n %d to %s", names[op], (int)shapes[s].k,
-                        (int)shapes[s].n, kind == CF_ACT ? "act" : "acc");
-                same_rows(c, shapes[s].k, shapes[s].n, op, (cf_kind)kind);
-            }
+            for (size_t r = 0; r < (op < 2 ? COUNT(ranks) : 1); r++)
+                for (int kind = CF_ACT; kind <= CF_ACC; kind++) {
+                    cf_next(c, "%s, k %d n %d rank %d to %s", names[op],
+                            (int)shapes[s].k, (int)shapes[s].n, (int)ranks[r],
+                            kind == CF_ACT ? "act" : "acc");
+                    same_rows(c, shapes[s].k, shapes[s].n, ranks[r], op,
+                              (cf_kind)kind);
+                }
 }
 
 CONFORM(gemm_tn)
@@ -408,8 +495,8 @@ CONFORM(no_rows)
     CF_EACH(i)
     {
         backend *be = c->be[i];
-        be->gemm_w(be, y.v[i], x.v[i], w.p[i], 0);
-        be->gemm_wt(be, x.v[i], y.v[i], w.p[i], 1);
+        be->gemm_w(be, y.v[i], x.v[i], w.p[i], NULL, 0);
+        be->gemm_wt(be, x.v[i], y.v[i], w.p[i], NULL, 1);
         be->embed(be, x.v[i], w.p[i], ids.p[i]);
         be->rmsnorm(be, y.v[i], NULL, y.v[i], v.v[i].data, 1e-5);
         be->swiglu(be, y.v[i], y.v[i], y.v[i]);
@@ -720,7 +807,7 @@ CONFORM(nan_is_not_hidden)
     CF_EACH(i)
     {
         backend *be = c->be[i];
-        be->gemm_w(be, y.v[i], in.v[i], wt.p[i], 0);
+        be->gemm_w(be, y.v[i], in.v[i], wt.p[i], NULL, 0);
         be->gemm_nt(be, h.v[i], in.v[i], low_a.v[i], 1, 0);
         be->rmsnorm(be, norm.v[i], NULL, in.v[i], w.v[i].data, 1e-5);
         be->swiglu(be, glu.v[i], in.v[i], other.v[i]);

@@ -264,13 +264,13 @@ static int64_t few_rows(const cpu_backend *cpu)
 }
 
 /* The rows of a as the kernel takes them, in a thread's scratch. */
-static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p)
+static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p, bool compact)
 {
     if (cpu->tiles)
         return (size_t)(cpu_tile_panels(p->a.rows) * cpu_tile_steps(p->k) *
                         CPU_TILE_UNIT) *
                sizeof(uint16_t);
-    if (p->compact)
+    if (compact)
         return (size_t)(p->a.rows * cpu_few_compact_ld(p->k)) * sizeof(float);
     return (size_t)(CPU_ROUND_UP(p->a.rows) * CPU_ROUND_UP(p->k)) *
            sizeof(float);
@@ -278,9 +278,9 @@ static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p)
 
 /* Panels of a for the few rows of a product on tiles. */
 static void few_load_tiles(const cpu_tile_kernels *tiles, const cpu_call *p,
-                           uint16_t *x)
+                           bool compact, uint16_t *x)
 {
-    if (!p->compact) {
+    if (!compact) {
         tiles->pack_b(&(cpu_tile_b){.b = p->a.data,
                                     .ldb = p->a.ld,
                                     .n = p->a.rows,
@@ -295,12 +295,13 @@ static void few_load_tiles(const cpu_tile_kernels *tiles, const cpu_call *p,
                       p->a.ld, p->a.rows - i, p->k);
 }
 
-static void few_load(const cpu_backend *cpu, const cpu_call *p, void *x)
+static void few_load(const cpu_backend *cpu, const cpu_call *p, bool compact,
+                     void *x)
 {
     if (cpu->tiles)
-        few_load_tiles(cpu->tiles, p, x);
+        few_load_tiles(cpu->tiles, p, compact, x);
     else
-        (p->compact ? cpu->k->few_compact_x : cpu->k->few_x)(
+        (compact ? cpu->k->few_compact_x : cpu->k->few_x)(
             x, p->a.data, p->a.ld, p->a.rows, p->k, p->a.dtype == BASE_BF16);
 }
 
@@ -349,7 +350,7 @@ static void few_kernel(const cpu_backend *cpu, cpu_few *f,
 }
 
 /* The calling thread's piece of one product; x as few_load() left it. */
-static void few_pieces(const cpu_backend *cpu, const cpu_call *p,
+static void few_pieces(const cpu_backend *cpu, const cpu_call *p, bool compact,
                        const float *x)
 {
     const cpu_cut s = cpu_cut_even(p->c.cols, cpu->be.n_threads, FEW_PIECE);
@@ -370,7 +371,7 @@ static void few_pieces(const cpu_backend *cpu, const cpu_call *p,
                      .c_bf = p->c.dtype == BASE_BF16,
                      .alpha = p->alpha,
                      .beta = p->beta};
-        few_kernel(cpu, &f, p->compact, j * s.size);
+        few_kernel(cpu, &f, compact ? p->compact : NULL, j * s.size);
     }
 }
 
@@ -383,7 +384,7 @@ static bool all_compact(const cpu_call *p, int n)
     return all;
 }
 
-bool cpu_gemm_few(cpu_backend *cpu, cpu_call *p, int n)
+bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
 {
     int64_t columns = 0;
     for (int i = 0; i < n; ++i) {
@@ -393,19 +394,17 @@ bool cpu_gemm_few(cpu_backend *cpu, cpu_call *p, int n)
     }
     if (p->a.rows > few_rows(cpu))
         return false;
-    if (!all_compact(p, n))
-        for (int i = 0; i < n; ++i)
-            p[i].compact = NULL;
-    if (!columns || !cpu_scratch(cpu, few_bytes(cpu, p)))
+    const bool compact = all_compact(p, n);
+    if (!columns || !cpu_scratch(cpu, few_bytes(cpu, p, compact)))
         return true;
 #pragma omp parallel num_threads(cpu->be.n_threads) if (columns * p->k > 65536)
     {
         void *x = cpu_scratch_of(cpu, omp_get_thread_num());
         if (cpu->tiles)
             cpu->tiles->start();
-        few_load(cpu, p, x);
+        few_load(cpu, p, compact, x);
         for (int i = 0; i < n; ++i)
-            few_pieces(cpu, &p[i], x);
+            few_pieces(cpu, &p[i], compact, x);
         if (cpu->tiles)
             cpu->tiles->stop();
     }

@@ -4,25 +4,77 @@
 
 #include "backend/cpu/cpu_i.h"
 
-/* n products of one a. */
-static void multiply(cpu_backend *cpu, cpu_call *p, int n)
+static void check(const cpu_backend *cpu, const cpu_call *p)
 {
     base_dtype act = cpu->be.act, acc = cpu->be.acc;
-    for (int i = 0; i < n; ++i) {
-        CPU_REQUIRE(p[i].a.dtype == act && p[i].a.cols == p[i].k);
-        CPU_REQUIRE(p[i].c.dtype == act || p[i].c.dtype == acc);
-        CPU_REQUIRE(p[i].c.rows == p[i].a.rows && p[i].k > 0);
-    }
-    if (cpu->failed || p->a.rows == 0 || cpu_gemm_few(cpu, p, n))
+    CPU_REQUIRE(p->a.dtype == act && p->a.cols == p->k);
+    CPU_REQUIRE(p->c.dtype == act || p->c.dtype == acc);
+    CPU_REQUIRE(p->c.rows == p->a.rows && p->k > 0);
+}
+
+static void multiply_any(cpu_backend *cpu, const cpu_call *p)
+{
+    if (p->c.cols == 0)
         return;
+    if (cpu->tiles)
+        cpu_gemm_tiles(cpu, p);
+    else if (!cpu->dnnl || !cpu_gemm_dnnl(cpu, p))
+        cpu_gemm_packed(cpu, p);
+}
+
+/* n products of one a, without those of low rank. */
+static void multiply_each(cpu_backend *cpu, const cpu_call *p, int n)
+{
+    if (cpu_gemm_few(cpu, p, n))
+        return;
+    for (int i = 0; i < n; ++i)
+        multiply_any(cpu, &p[i]);
+}
+
+/* n products of one a, with those of low rank. On tiles only the way of many
+ * rows joins the two, so few rows go it too: a row has the same bits in any
+ * company. */
+static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
+{
+    bool low = false;
     for (int i = 0; i < n; ++i) {
-        if (p[i].c.cols == 0)
-            continue;
-        if (cpu->tiles)
-            cpu_gemm_tiles(cpu, &p[i]);
-        else if (!cpu->dnnl || !cpu_gemm_dnnl(cpu, &p[i]))
-            cpu_gemm_packed(cpu, &p[i]);
+        check(cpu, &p[i]);
+        if (p[i].low)
+            check(cpu, p[i].low);
+        low = low || p[i].low;
     }
+    if (cpu->failed || p->a.rows == 0)
+        return;
+    if (low && cpu->tiles) {
+        for (int i = 0; i < n; ++i)
+            multiply_any(cpu, &p[i]);
+        return;
+    }
+    multiply_each(cpu, p, n);
+    for (int i = 0; i < n; ++i)
+        if (p[i].low)
+            multiply_each(cpu, p[i].low, 1);
+}
+
+/* `low` as a call that belongs to p, kept in *memory; NULL: there is none. */
+static const cpu_call *low_call(const cpu_call *p, const backend_low *low,
+                                cpu_call *memory)
+{
+    if (!low || low->left.cols == 0)
+        return NULL;
+    const backend_view a = low->left, b = low->right;
+    CPU_REQUIRE(b.dtype == a.dtype);
+    CPU_REQUIRE(a.cols == (p->b_rows_n ? b.cols : b.rows));
+    CPU_REQUIRE(p->c.cols == (p->b_rows_n ? b.rows : b.cols));
+    *memory = (cpu_call){.c = p->c,
+                         .a = a,
+                         .b = b.data,
+                         .ldb = b.ld,
+                         .k = a.cols,
+                         .b_rows_n = p->b_rows_n,
+                         .alpha = 1,
+                         .beta = 1};
+    return memory;
 }
 
 /* x W^T, and what it tells of the order of weights. */
@@ -47,24 +99,30 @@ static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
 }
 
 static void cpu_gemm_w(backend *be, backend_view y, backend_view x,
-                       const backend_weight *w, double beta)
+                       const backend_weight *w, const backend_low *low,
+                       double beta)
 {
-    cpu_call p = with_weight(cpu_of(be), y, x, w, beta);
+    cpu_call p = with_weight(cpu_of(be), y, x, w, beta), own;
+    p.low = low_call(&p, low, &own);
     multiply(cpu_of(be), &p, 1);
 }
 
 static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
-                        backend_view x, backend_weight *const *w)
+                        backend_view x, backend_weight *const *w,
+                        const backend_low *low)
 {
-    cpu_call p[BACKEND_GROUP];
+    cpu_call p[BACKEND_GROUP], own[BACKEND_GROUP];
     CPU_REQUIRE(n_w > 0 && n_w <= BACKEND_GROUP);
-    for (int i = 0; i < n_w; ++i)
+    for (int i = 0; i < n_w; ++i) {
         p[i] = with_weight(cpu_of(be), y[i], x, w[i], 0);
+        p[i].low = low_call(&p[i], low ? &low[i] : NULL, &own[i]);
+    }
     multiply(cpu_of(be), p, n_w);
 }
 
 static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
-                        const backend_weight *w, double beta)
+                        const backend_weight *w, const backend_low *low,
+                        double beta)
 {
     CPU_REQUIRE(dy.cols == w->rows && dx.cols == w->cols);
     cpu_call p = {.c = dx,
@@ -74,6 +132,8 @@ static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
                   .k = w->rows,
                   .alpha = 1,
                   .beta = (float)beta};
+    cpu_call own;
+    p.low = low_call(&p, low, &own);
     multiply(cpu_of(be), &p, 1);
 }
 

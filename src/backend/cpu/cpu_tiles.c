@@ -10,15 +10,39 @@ enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 
 /* A panel of b, MOST_K long, takes half of the first cache (48 KB); sums
  * [MOST_M, MOST_N] and rows of a for two blocks share the second (2 MB). A
- * single block, which needs no sums, may be longer. */
-enum { MOST_K = 384, ONE_K = 576, MOST_M = 512, MOST_N = 384 };
+ * single block, which needs no sums, may be longer, and every block by OVER if
+ * that saves one: a low rank's terms. */
+enum { MOST_K = 384, ONE_K = 576, OVER = 64, MOST_M = 512, MOST_N = 384 };
 
 /* ---- many rows ------------------------------------------------------- */
 
-typedef struct plan {
-    cpu_cut m, n, k;
+/* A call's part of the terms along k: the call's own, then those of its
+ * low-rank product. Each is filled up to whole steps. */
+enum { PARTS = CPU_TILE_PARTS };
+typedef struct part {
+    const cpu_call *p;      /* NULL: none */
+    int64_t first;          /* of the terms of all parts */
     int64_t direct, packed; /* panels of a used in place, and packed */
+} part;
+
+typedef struct plan {
+    cpu_cut m, n, k; /* k: all parts */
+    part part[PARTS];
 } plan;
+
+/* Terms [at, at + n) of a part. */
+typedef struct terms {
+    int64_t at, n;
+} terms;
+
+/* Those that belong to a block along k. */
+static terms terms_of(const plan *s, const part *t, int64_t block)
+{
+    int64_t from = block * s->k.size - t->first, to = from + s->k.size;
+    from = from > 0 ? from : 0;
+    to = t->p && to > t->p->k ? t->p->k : to;
+    return (terms){from, t->p && to > from ? to - from : 0};
+}
 
 /* Whether panels of a are read well where they are: whole lines, and rows that
  * spread over the sets of the caches (64 of 12 lines in the first). */
@@ -26,6 +50,7 @@ static bool lies_well(const cpu_call *p, int64_t block)
 {
     enum { LINE = 64, SETS = 64, WAYS = 10 };
     const int64_t row = p->a.ld * 2;
+    block = block < p->k ? block : p->k;
     if ((uintptr_t)p->a.data % LINE || row % LINE || p->k % STEP)
         return false;
     uint8_t used[SETS] = {0};
@@ -67,13 +92,22 @@ static void cut_pieces(const cpu_call *p, int n_threads, plan *s)
 
 static plan cut(const cpu_backend *cpu, const cpu_call *p)
 {
-    plan s;
+    plan s = {.part = {{.p = p}, {.p = p->low}}};
     const int64_t m = p->a.rows;
-    const int64_t blocks = p->k <= ONE_K ? 1 : (p->k + MOST_K - 1) / MOST_K;
-    s.k = cpu_cut_even(p->k, blocks, STEP);
+    int64_t k = 0;
+    for (int i = 0; i < PARTS && s.part[i].p; i++) {
+        s.part[i].first = k;
+        k += cpu_tile_steps(s.part[i].p->k) * STEP;
+    }
+    const int64_t blocks =
+        k <= ONE_K + OVER ? 1 : (k - OVER + MOST_K - 1) / MOST_K;
+    s.k = cpu_cut_even(k, blocks, STEP);
     cut_pieces(p, cpu->be.n_threads, &s);
-    s.direct = lies_well(p, s.k.size) ? m / SIDE : 0;
-    s.packed = cpu_tile_panels(m) - s.direct;
+    for (int i = 0; i < PARTS && s.part[i].p; i++) {
+        part *t = &s.part[i];
+        t->direct = lies_well(t->p, s.k.size) ? m / SIDE : 0;
+        t->packed = cpu_tile_panels(m) - t->direct;
+    }
     return s;
 }
 
@@ -95,7 +129,7 @@ typedef struct walk {
     const cpu_backend *cpu;
     const cpu_call *p;
     const plan *s;
-    const uint16_t *packed; /* of a: panels from s->direct on */
+    const uint16_t *packed[PARTS]; /* of a: panels from part.direct on */
     uint16_t *b;
     float *sum;
 } walk;
@@ -113,37 +147,40 @@ static place place_at(const plan *s, int64_t piece, int64_t block)
                    cpu_cut_length(s->n, j), block};
 }
 
-static cpu_tile_b block_of_b(const walk *w, place at)
+/* Part i of a block. */
+static cpu_tile_b block_of_b(const walk *w, place at, int i)
 {
-    const cpu_call *p = w->p;
-    if (at.m == 0)
+    const terms k = terms_of(w->s, &w->s->part[i], at.block);
+    if (at.m == 0 || k.n == 0)
         return (cpu_tile_b){0};
-    return (cpu_tile_b){
-        .b = (const void *)cpu_b_at(p, at.block * w->s->k.size, at.col),
-        .ldb = p->ldb,
-        .n = at.n,
-        .k = cpu_cut_length(w->s->k, at.block),
-        .b_rows_n = p->b_rows_n,
-        .packed = w->b};
+    const cpu_call *p = w->s->part[i].p;
+    return (cpu_tile_b){.b = (const void *)cpu_b_at(p, k.at, at.col),
+                        .ldb = p->ldb,
+                        .n = at.n,
+                        .k = k.n,
+                        .b_rows_n = p->b_rows_n};
 }
 
 /* Packed panels lie together by blocks along k, so that those of one block
  * spread over the sets of the second cache. */
-static int64_t packed_at(const plan *s, int64_t block)
+static int64_t packed_at(const part *t, terms k)
 {
-    return block * s->packed * cpu_tile_steps(s->k.size) * UNIT;
+    return t->packed * cpu_tile_steps(k.at) * UNIT;
 }
 
-static cpu_tile_a block_of_a(const walk *w, place at)
+static cpu_tile_a block_of_a(const walk *w, place at, int i)
 {
-    const plan *s = w->s;
-    const int64_t left = s->direct - at.row / SIDE;
-    const int64_t steps = cpu_tile_steps(cpu_cut_length(s->k, at.block));
+    const part *t = &w->s->part[i];
+    const terms k = terms_of(w->s, t, at.block);
+    if (k.n == 0)
+        return (cpu_tile_a){0};
+    const int64_t left = t->direct - at.row / SIDE;
+    const int64_t steps = cpu_tile_steps(k.n);
     const int64_t skip = left < 0 ? -left * steps * UNIT : 0;
-    return (cpu_tile_a){.rows = cpu_at(w->p->a, at.row, at.block * s->k.size),
-                        .ld = w->p->a.ld,
+    return (cpu_tile_a){.rows = cpu_at(t->p->a, at.row, k.at),
+                        .ld = t->p->a.ld,
                         .direct = left > 0 ? left : 0,
-                        .packed = w->packed + packed_at(s, at.block) + skip,
+                        .packed = w->packed[i] + packed_at(t, k) + skip,
                         .steps = steps};
 }
 
@@ -153,9 +190,8 @@ static void run_block(const walk *w, place at, place then)
     const bool last = at.block + 1 == w->s->k.count;
     cpu_tile_block g = {.m = at.m,
                         .n = at.n,
-                        .a = block_of_a(w, at),
-                        .b = block_of_b(w, at),
-                        .next_b = block_of_b(w, then),
+                        .panel = w->b,
+                        .next_b = block_of_b(w, then, 0),
                         .sum = w->sum,
                         .first = at.block == 0,
                         .last = last,
@@ -164,8 +200,12 @@ static void run_block(const walk *w, place at, place then)
                         .c_bf = p->c.dtype == BASE_BF16,
                         .alpha = p->alpha,
                         .beta = p->beta};
+    for (int i = 0; i < PARTS; i++) {
+        g.a[i] = block_of_a(w, at, i);
+        g.b[i] = block_of_b(w, at, i);
+    }
     if (!last)
-        g.next_a = block_of_a(w, then);
+        g.next_a = block_of_a(w, then, 0);
     w->cpu->tiles->gemm(&g);
 }
 
@@ -185,26 +225,35 @@ static void run_pieces(const walk *w, int thread, int n_threads)
 }
 
 /* The calling thread's share of packing a. */
-static void pack_rows(const cpu_backend *cpu, const cpu_call *p, const plan *s,
+static void pack_rows(const cpu_backend *cpu, const plan *s, const part *t,
                       uint16_t *packed)
 {
+    const backend_view a = t->p->a;
 #pragma omp for schedule(static) collapse(2)
-    for (int64_t t = 0; t < s->k.count; t++)
-        for (int64_t i = 0; i < s->packed; i++) {
-            const int64_t row = (s->direct + i) * SIDE;
-            const int64_t k = cpu_cut_length(s->k, t);
-            cpu->tiles->pack_a(
-                packed + packed_at(s, t) + i * cpu_tile_steps(k) * UNIT,
-                cpu_at(p->a, row, t * s->k.size), p->a.ld, p->a.rows - row, k);
+    for (int64_t j = 0; j < s->k.count; j++)
+        for (int64_t i = 0; i < t->packed; i++) {
+            const int64_t row = (t->direct + i) * SIDE;
+            const terms k = terms_of(s, t, j);
+            if (k.n > 0)
+                cpu->tiles->pack_a(
+                    packed + packed_at(t, k) + i * cpu_tile_steps(k.n) * UNIT,
+                    cpu_at(a, row, k.at), a.ld, a.rows - row, k.n);
         }
+}
+
+/* Elements of a part's packed panels. */
+static int64_t packed_elements(const part *t)
+{
+    return t->p ? t->packed * cpu_tile_steps(t->p->k) * UNIT : 0;
 }
 
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
 {
     const plan s = cut(cpu, p);
-    const size_t a = (size_t)packed_at(&s, s.k.count) * sizeof(uint16_t);
+    const int64_t a = packed_elements(&s.part[0]);
     const size_t panel = panel_elements(&s);
-    uint16_t *packed = cpu_list(cpu, a);
+    uint16_t *packed =
+        cpu_list(cpu, (size_t)(a + packed_elements(&s.part[1])) * 2);
     if (!packed || !cpu_scratch(cpu, panel * sizeof(uint16_t) +
                                          sum_floats(&s) * sizeof(float)))
         return;
@@ -215,12 +264,14 @@ void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
         const walk w = {.cpu = cpu,
                         .p = p,
                         .s = &s,
-                        .packed = packed,
+                        .packed = {packed, packed + a},
                         .b = mine,
                         .sum = (float *)(void *)(mine + panel)};
         cpu->tiles->start();
-        if (s.packed > 0)
-            pack_rows(cpu, p, &s, packed);
+        if (s.part[0].packed > 0)
+            pack_rows(cpu, &s, &s.part[0], packed);
+        if (s.part[1].packed > 0)
+            pack_rows(cpu, &s, &s.part[1], packed + a);
         run_pieces(&w, thread, omp_get_num_threads());
         cpu->tiles->stop();
     }

@@ -44,23 +44,34 @@ static backend_view weight_view(const backend *be, const backend_weight *w)
     return backend_matrix(w->data, be->act, w->rows, w->cols);
 }
 
-static void gemm_w(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, double beta)
+/* c = a op(W) + beta c; a product of low rank follows as one of its own. */
+static void with_weight(backend *be, backend_view c, backend_view a,
+                        const backend_weight *w, bool turn_w,
+                        const backend_low *low, double beta)
 {
-    product(be, y, x, weight_view(be, w), true, 1, beta);
+    product(be, c, a, weight_view(be, w), turn_w, 1, beta);
+    if (low && low->left.cols > 0)
+        product(be, c, low->left, low->right, turn_w, 1, 1);
+}
+
+static void gemm_w(backend *be, backend_view y, backend_view x,
+                   const backend_weight *w, const backend_low *low, double beta)
+{
+    with_weight(be, y, x, w, true, low, beta);
 }
 
 static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
-                    backend_weight *const *w)
+                    backend_weight *const *w, const backend_low *low)
 {
     for (int i = 0; i < n_w; ++i)
-        gemm_w(be, y[i], x, w[i], 0);
+        gemm_w(be, y[i], x, w[i], low ? &low[i] : NULL, 0);
 }
 
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,
-                    const backend_weight *w, double beta)
+                    const backend_weight *w, const backend_low *low,
+                    double beta)
 {
-    product(be, dx, dy, weight_view(be, w), false, 1, beta);
+    with_weight(be, dx, dy, w, false, low, beta);
 }
 
 static void gemm_nt(backend *be, backend_view c, backend_view a, backend_view b,

@@ -62,33 +62,6 @@ static void product_nn(const backend *be, backend_view c, backend_view a,
         nn_row(row(c, i), row(a, i), b, alpha, beta);
 }
 
-static void gemm_w(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, double beta)
-{
-    backend_view wv = weight_view(be, w);
-    if (FITS(be, "gemm_w",
-             y.rows == x.rows && x.cols == wv.cols && y.cols == wv.rows, y, x,
-             wv))
-        product_nt(be, y, x, wv, 1.0, beta);
-}
-
-static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
-                    backend_weight *const *w)
-{
-    for (int i = 0; i < n_w; i++)
-        gemm_w(be, y[i], x, w[i], 0);
-}
-
-static void gemm_wt(backend *be, backend_view dx, backend_view dy,
-                    const backend_weight *w, double beta)
-{
-    backend_view wv = weight_view(be, w);
-    if (FITS(be, "gemm_wt",
-             dx.rows == dy.rows && dx.cols == wv.cols && dy.cols == wv.rows, dx,
-             dy, wv))
-        product_nn(be, dx, dy, wv, 1.0, beta);
-}
-
 static void gemm_nt(backend *be, backend_view c, backend_view a, backend_view b,
                     double alpha, double beta)
 {
@@ -103,6 +76,45 @@ static void gemm_nn(backend *be, backend_view c, backend_view a, backend_view b,
     if (FITS(be, "gemm_nn",
              c.rows == a.rows && c.cols == b.cols && a.cols == b.rows, c, a, b))
         product_nn(be, c, a, b, alpha, beta);
+}
+
+/* With a weight. A product of low rank follows as one of its own. */
+
+static bool has_low(const backend_low *low)
+{
+    return low && low->left.cols > 0;
+}
+
+static void gemm_w(backend *be, backend_view y, backend_view x,
+                   const backend_weight *w, const backend_low *low, double beta)
+{
+    backend_view wv = weight_view(be, w);
+    if (FITS(be, "gemm_w",
+             y.rows == x.rows && x.cols == wv.cols && y.cols == wv.rows, y, x,
+             wv))
+        product_nt(be, y, x, wv, 1.0, beta);
+    if (has_low(low))
+        gemm_nt(be, y, low->left, low->right, 1.0, 1.0);
+}
+
+static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
+                    backend_weight *const *w, const backend_low *low)
+{
+    for (int i = 0; i < n_w; i++)
+        gemm_w(be, y[i], x, w[i], low ? &low[i] : NULL, 0);
+}
+
+static void gemm_wt(backend *be, backend_view dx, backend_view dy,
+                    const backend_weight *w, const backend_low *low,
+                    double beta)
+{
+    backend_view wv = weight_view(be, w);
+    if (FITS(be, "gemm_wt",
+             dx.rows == dy.rows && dx.cols == wv.cols && dy.cols == wv.rows, dx,
+             dy, wv))
+        product_nn(be, dx, dy, wv, 1.0, beta);
+    if (has_low(low))
+        gemm_nn(be, dx, low->left, low->right, 1.0, 1.0);
 }
 
 /* total[j] += sum over one block of tokens of x[t][i] y[t][j]. */

@@ -87,11 +87,10 @@ INLINE void paired_unit(uint16_t *to, const uint16_t *p, int64_t ld,
 }
 
 /* Step by step of a panel of b. */
-static void pack_panel(const cpu_tile_b *b, int64_t panel)
+static void pack_panel(const cpu_tile_b *b, int64_t panel, uint16_t *to)
 {
     const int64_t col = panel * SIDE;
     const int64_t cols = b->n - col < SIDE ? b->n - col : SIDE;
-    uint16_t *to = b->packed;
     for (int64_t k = 0; k < b->k; k += STEP, to += UNIT) {
         const uint16_t *from =
             b->b + (b->b_rows_n ? col * b->ldb + k : k * b->ldb + col);
@@ -110,11 +109,9 @@ static void pack_panel(const cpu_tile_b *b, int64_t panel)
 
 void CPU_NAME(cpu_tile_pack_b)(const cpu_tile_b *b)
 {
-    cpu_tile_b at = *b;
-    for (int64_t j = 0; j < cpu_tile_panels(b->n); j++) {
-        pack_panel(&at, j);
-        at.packed += cpu_tile_steps(b->k) * UNIT;
-    }
+    const int64_t panel = cpu_tile_steps(b->k) * UNIT;
+    for (int64_t j = 0; j < cpu_tile_panels(b->n); j++)
+        pack_panel(b, j, b->packed + j * panel);
 }
 
 /* ---- memory ahead ------------------------------------------------------- */
@@ -298,6 +295,12 @@ INLINE lines lines_of_a(const cpu_tile_a *a, int64_t panel, int64_t steps)
     return lines_of(t.at, 0, 1, a->steps * UNIT * 2, steps);
 }
 
+/* Steps of both parts. */
+INLINE int64_t steps_of(const cpu_tile_block *g)
+{
+    return g->a[0].steps + g->a[1].steps;
+}
+
 /* The square of c at (row, col). */
 INLINE lines lines_of_c(const cpu_tile_block *g, int64_t row, int64_t col)
 {
@@ -305,7 +308,7 @@ INLINE lines lines_of_c(const cpu_tile_block *g, int64_t row, int64_t col)
     const int64_t rows = g->m - row < SIDE ? g->m - row : SIDE;
     const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
     return lines_of((const char *)g->c + (row * g->ldc + col) * size,
-                    g->ldc * size, rows, cols * size, g->a.steps);
+                    g->ldc * size, rows, cols * size, steps_of(g));
 }
 
 /* What is asked for beside the products. */
@@ -329,6 +332,14 @@ INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
     }
 }
 
+/* Steps [from, to) of a part. */
+INLINE void multiply_part(const cpu_tile_a *a, int64_t panel, const uint16_t *b,
+                          int64_t from, int64_t to, beside *w)
+{
+    if (from < to)
+        multiply_steps(a_tiles(a, panel), b, from, to, w);
+}
+
 /* A square that is multiplied; it goes to c while the next one is. */
 typedef struct square {
     int64_t row, col;
@@ -338,16 +349,17 @@ typedef struct square {
 INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
                             beside *w)
 {
-    const tiles a = a_tiles(&g->a, q.row / SIDE);
-    const int64_t half = g->a.steps / 2;
+    const int64_t panel = q.row / SIDE, steps = g->a[0].steps;
     if (g->first)
         square_clear();
     else
         square_load(q.sum);
-    multiply_steps(a, g->b.packed, 0, half, w);
+    multiply_part(&g->a[0], panel, g->panel, 0, steps / 2, w);
     if (before.sum)
         finish_square(g, before.sum, before.row, before.col);
-    multiply_steps(a, g->b.packed, half, g->a.steps, w);
+    multiply_part(&g->a[0], panel, g->panel, steps / 2, steps, w);
+    multiply_part(&g->a[1], panel, g->panel + steps * UNIT, 0, g->a[1].steps,
+                  w);
     square_store(q.sum);
 }
 
@@ -362,7 +374,7 @@ INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
                                               : g->sum + (j * rows + i) * UNIT};
         /* The next block's rows, while the panels of b go by. */
         if (g->next_a.steps > 0 && i % cols == j)
-            w->a = lines_of_a(&g->next_a, i, g->a.steps * cols);
+            w->a = lines_of_a(&g->next_a, i, steps_of(g) * cols);
         if (g->last)
             w->c = lines_of_c(g, q.row, q.col);
         multiply_square(g, q, before, w);
@@ -375,13 +387,15 @@ INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
 void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g)
 {
     const int64_t rows = cpu_tile_panels(g->m), cols = cpu_tile_panels(g->n);
+    const int64_t steps = rows * steps_of(g); /* of a panel of b */
     _Alignas(LINE) float part[2][UNIT];
     beside w = {{0}, {0}, {0}};
     square before = {0};
     for (int64_t j = 0; j < cols; j++) {
-        pack_panel(&g->b, j);
-        w.b = j + 1 < cols ? lines_of_b(&g->b, j + 1, rows * g->a.steps)
-                           : lines_of_b(&g->next_b, 0, rows * g->a.steps);
+        pack_panel(&g->b[0], j, g->panel);
+        pack_panel(&g->b[1], j, g->panel + g->a[0].steps * UNIT);
+        w.b = j + 1 < cols ? lines_of_b(&g->b[0], j + 1, steps)
+                           : lines_of_b(&g->next_b, 0, steps);
         before = multiply_panel(g, j, before, part, &w);
     }
     if (before.sum)
