@@ -168,6 +168,15 @@ static void gemm_wt(backend *be, backend_view dx, backend_view dy,
     TIMED(be, OP_gemm_wt, INNER(be)->gemm_wt(INNER(be), dx, dy, w, low, beta));
 }
 
+static void gemm_wts(backend *be, backend_view dx, int n_w,
+                     const backend_view *dy, backend_weight *const *w,
+                     const backend_low *low)
+{
+    for (int i = 0; i < n_w; i++)
+        record_weight(be, WT, dx, dy[i], w[i], low ? &low[i] : NULL, i ? 1 : 0);
+    TIMED(be, OP_gemm_wt, INNER(be)->gemm_wts(INNER(be), dx, n_w, dy, w, low));
+}
+
 #define LOW_RANK(name, kind_)                                                  \
     static void name(backend *be, backend_view c, backend_view a,              \
                      backend_view b, double alpha, double beta)                \
@@ -262,6 +271,7 @@ static void recorder_init(recorder *r, backend *inner)
     be->gemm_w = gemm_w;
     be->gemm_ws = gemm_ws;
     be->gemm_wt = gemm_wt;
+    be->gemm_wts = gemm_wts;
     be->gemm_nt = gemm_nt;
     be->gemm_nn = gemm_nn;
     be->gemm_tn = gemm_tn;

@@ -167,6 +167,11 @@ struct backend {
     void (*gemm_wt)(backend *be, backend_view dx, backend_view dy,
                     const backend_weight *w, const backend_low *low,
                     double beta);
+    /* dx = the sum over i of dy[i] W[i] + left[i] right[i]: the backward of
+     * gemm_ws, with n_w and low as there. */
+    void (*gemm_wts)(backend *be, backend_view dx, int n_w,
+                     const backend_view *dy, backend_weight *const *w,
+                     const backend_low *low);
     /* y [n, d] act = rows ids[n] (i32) of W [V, d] */
     void (*embed)(backend *be, backend_view y, const backend_weight *w,
                   const int32_t *ids);

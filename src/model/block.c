@@ -292,27 +292,44 @@ static void add_gradient(const block *b, void *packed, const backend_keep *keep,
 
 /* y = x W^T + b + h B^T, h = s x A^T. With dy [n, out]:
  *   dB = dy^T h;  dh = s dy B;  dA = dh^T x;  dx = dy W + dh A.
- * There is no dW. x is read only for dA, before dx may take its place. */
-static void linear_backward(const block *b, int role, bool want_dx, double beta)
+ * There is no dW. Returns dh A, to join its product; `place` tells the dh of
+ * products that do so together apart. */
+static backend_low low_backward(const block *b, int role, bool want_dx,
+                                int place)
 {
     backend *be = b->be;
     const model_linear *l = &model_linears[role];
-    backend_view dy = b->grad[l->out], dx = b->grad[l->in];
     const model_site *s = site_of(b, role);
-    backend_low low = {{0}, {0}};
-    if (s) {
-        backend_view dh = act(b, b->p->run->dh, dy.rows, s->rank);
-        low = (backend_low){dh, act(b, s->A, s->rank, s->in)};
-        if (s->gB)
-            add_gradient(b, s->gB, s->keep, dy, low_rank(b, role));
-        if (want_dx || s->gA)
-            be->gemm_nn(be, dh, dy, act(b, s->B, s->out, s->rank), s->scale,
-                        0.0);
-        if (s->gA)
-            add_gradient(b, s->gA, NULL, dh, b->slot[l->in]);
+    if (!s)
+        return (backend_low){{0}, {0}};
+    const model_run *run = b->p->run;
+    backend_view dy = b->grad[l->out];
+    backend_view room =
+        act(b, run->dh, MODEL_TOGETHER * run->N, run->limits.rank);
+    backend_view dh =
+        backend_cols(backend_rows(room, place * run->N, dy.rows), 0, s->rank);
+    if (s->gB)
+        add_gradient(b, s->gB, s->keep, dy, low_rank(b, role));
+    if (want_dx || s->gA)
+        be->gemm_nn(be, dh, dy, act(b, s->B, s->out, s->rank), s->scale, 0.0);
+    if (s->gA)
+        add_gradient(b, s->gA, NULL, dh, b->slot[l->in]);
+    return (backend_low){dh, act(b, s->A, s->rank, s->in)};
+}
+
+/* Roles [from, to), which share their x: dx is the sum of theirs. x is read
+ * only for dA, before dx may take its place. */
+static void linears_backward(const block *b, int from, int to, bool want_dx)
+{
+    backend_view dy[BACKEND_GROUP] = {{0}};
+    backend_low low[BACKEND_GROUP] = {{{0}, {0}}};
+    for (int r = from; r < to; r++) {
+        dy[r - from] = b->grad[model_linears[r].out];
+        low[r - from] = low_backward(b, r, want_dx, r - from);
     }
     if (want_dx)
-        be->gemm_wt(be, dx, dy, b->w->w[role], &low, beta);
+        b->be->gemm_wts(b->be, b->grad[model_linears[from].in], to - from, dy,
+                        &b->w->w[from], low);
 }
 
 static bool wants_dA(const block *b, int from, int to)
@@ -353,15 +370,14 @@ static void mlp_backward(block *b, backend_view dres, backend_view dxn,
     b->grad[SLOT_XN2] = dxn;
     bool inner =
         below || model_layer_trains(b->p->ad, b->layer, ROLE_Q, ROLE_DOWN);
-    linear_backward(b, ROLE_DOWN, inner, 0.0);
+    linears_backward(b, ROLE_DOWN, MODEL_ROLES, inner);
     if (!inner)
         return;
     be->swiglu_bwd(be, b->slot[SLOT_GATE], b->slot[SLOT_UP], b->grad[SLOT_A]);
     if (wants_dA(b, ROLE_GATE, ROLE_DOWN)) /* xn2 again, in the room of dy */
         be->rmsnorm(be, b->slot[SLOT_XN2], NULL, b->slot[SLOT_X2], b->w->norm2,
                     b->c->norm_eps);
-    linear_backward(b, ROLE_GATE, true, 0.0);
-    linear_backward(b, ROLE_UP, true, 1.0);
+    linears_backward(b, ROLE_GATE, ROLE_DOWN, true);
     be->rmsnorm_bwd(be, dres, dxn, b->slot[SLOT_X2], b->w->norm2, b->k->rstd2);
 }
 
@@ -400,8 +416,7 @@ static void attention_backward(block *b, backend_view dO, backend_view dres,
     if (wants_dA(b, ROLE_Q, ROLE_O))
         be->rmsnorm(be, b->slot[SLOT_XN1], NULL, b->x, b->w->norm1,
                     b->c->norm_eps);
-    for (int r = ROLE_Q; r <= ROLE_V; r++)
-        linear_backward(b, r, below, r == ROLE_Q ? 0.0 : 1.0);
+    linears_backward(b, ROLE_Q, ROLE_O, below);
     if (below)
         be->rmsnorm_bwd(be, dres, dxn, b->x, b->w->norm1, b->k->rstd1);
 }
@@ -424,7 +439,7 @@ void model_block_backward(model_pass *p, int64_t layer, bool below)
         backend_view dO = act(&b, run->wide, p->n, q);
         b.grad[SLOT_X2] = as_act(&b, backend_rows(p->dres, 0, b.rows));
         b.grad[SLOT_O] = b.last ? b.slot[SLOT_O] : dO;
-        linear_backward(&b, ROLE_O, qkv, 0.0);
+        linears_backward(&b, ROLE_O, ROLE_GATE, qkv);
         if (qkv && b.last) {
             spread(&b, dO, b.grad[SLOT_O]);
             spread(&b, p->dxn, backend_rows(p->dres, 0, b.rows));

@@ -120,6 +120,9 @@ typedef struct model_inputs {
     void *weight;          /* [M] acc */
 } model_inputs;
 
+/* Linears that share an input are computed together, at most q, k and v. */
+enum { MODEL_TOGETHER = ROLE_O - ROLE_Q };
+
 struct model_run {
     model *m;
     model_limits limits;
@@ -141,7 +144,7 @@ struct model_run {
     void *dres, *dxn;    /* [N, d] acc */
     void *dqkv;          /* [N, q + 2 kv] act */
     void *delta;         /* [N, H] acc */
-    void *dh;            /* [N, rank] act */
+    void *dh;            /* [N, rank] act for each of MODEL_TOGETHER */
     void *grad;          /* [rank * widest] acc: one dense gB or gA */
 };
 

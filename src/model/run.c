@@ -102,11 +102,10 @@ static model_kept layout_shared(model_run *run, base_plan *plan)
         shared.gu = take(plan, n, 2 * c->ffn, act);
     if (!backward) { /* the residual stream stays in one place */
         shared.x = take(plan, n, c->d, act);
-        /* h of products that start together, at most q, k and v, are apart */
-        enum { TOGETHER = ROLE_O - ROLE_Q };
         for (int r = 0; r < MODEL_ROLES; r++)
-            shared.h[r] = r < TOGETHER ? take(plan, n, run->limits.rank, act)
-                                       : shared.h[r % TOGETHER];
+            shared.h[r] = r < MODEL_TOGETHER
+                              ? take(plan, n, run->limits.rank, act)
+                              : shared.h[r % MODEL_TOGETHER];
     }
     shared.x2 = shared.y = shared.x;
     return shared;
@@ -162,7 +161,7 @@ static void layout(model_run *run, base_plan *plan, model_kept *kept,
         run->dxn = take(plan, run->N, c->d, acc);
         run->dqkv = take(plan, run->N, q + 2 * kv, act);
         run->delta = take(plan, run->N, c->n_heads, acc);
-        run->dh = take(plan, run->N, run->limits.rank, act);
+        run->dh = take(plan, MODEL_TOGETHER * run->N, run->limits.rank, act);
         run->grad = take(plan, run->limits.rank,
                          larger(larger(c->ffn, q), larger(c->d, kv)), acc);
     }

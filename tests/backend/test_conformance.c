@@ -120,6 +120,40 @@ CONFORM(gemm_wt_low)
     low_rank_joins(c, true);
 }
 
+/* A sum of some products is the sum, each with its low rank or without. */
+CONFORM(gemm_wts)
+{
+    enum { N_W = 3, IN = 200 };
+    static const int64_t rows[] = {1, 7, 40, 130, 330},
+                         out[N_W] = {600, 7, 200}, rank[N_W] = {8, 0, 33};
+    for (size_t t = 0; t < 2 * COUNT(rows); t++) {
+        const int64_t n = rows[t / 2];
+        cf_next(c, "n %d to %s", (int)n, t % 2 ? "acc" : "act");
+        cf_operand dx = cf_blank(c, t % 2 ? CF_ACC : CF_ACT, n, IN, 3);
+        cf_operand dy[N_W], dh[N_W], a[N_W];
+        cf_weight w[N_W];
+        for (int j = 0; j < N_W; j++) {
+            dy[j] = cf_random(c, CF_ACT, n, out[j], 2, 1);
+            w[j] = cf_weights(c, out[j], IN, BASE_BF16);
+            dh[j] = cf_random(c, CF_ACT, n, rank[j], 1, 1);
+            a[j] = cf_random(c, CF_ACT, rank[j], IN, 0, 1);
+        }
+        CF_EACH(i)
+        {
+            backend_view y[N_W];
+            backend_weight *weights[N_W];
+            backend_low low[N_W];
+            for (int j = 0; j < N_W; j++) {
+                y[j] = dy[j].v[i];
+                weights[j] = w[j].p[i];
+                low[j] = (backend_low){dh[j].v[i], a[j].v[i]};
+            }
+            c->be[i]->gemm_wts(c->be[i], dx.v[i], N_W, y, weights, low);
+        }
+        check_joined(c, &dx, "dx", 600 + 7 + 200 + 8 + 33);
+    }
+}
+
 /* Several products of one x are what they are alone, to the last bit, and so
  * are those that a low rank joins. */
 CONFORM(gemm_ws)

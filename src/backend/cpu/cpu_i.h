@@ -106,9 +106,9 @@ typedef struct cpu_call {
     float alpha, beta;
     const cpu_compact *compact; /* of b, or NULL */
     cpu_place after; /* what the next product reads, or zero */
-    /* A product of low rank for the same c, alpha and beta 1, or NULL. On tiles
-     * its terms follow those along k; elsewhere it is added to c afterwards. */
-    const struct cpu_call *low;
+    /* A product that is added to the same c (alpha and beta 1), or NULL. On
+     * tiles its terms follow those along k, elsewhere it is one of its own. */
+    const struct cpu_call *then;
 } cpu_call;
 
 /* Where op(b) begins at (row, col): row along k, col along n. */
@@ -145,7 +145,7 @@ void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p);
 /* n products of few rows of one a with rows of b: the same bits. False: not
  * such products. */
 bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n);
-/* Any product with its low-rank one, and sums over tokens (backend.gemm_tn),
+/* Any product with what is added to it, and sums over tokens (backend.gemm_tn),
  * on tiles. */
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p);
 void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,

@@ -22,7 +22,7 @@ static void multiply_any(cpu_backend *cpu, const cpu_call *p)
         cpu_gemm_packed(cpu, p);
 }
 
-/* n products of one a, without those of low rank. */
+/* n products of one a, without what is added to them. */
 static void multiply_each(cpu_backend *cpu, const cpu_call *p, int n)
 {
     if (cpu_gemm_few(cpu, p, n))
@@ -31,37 +31,35 @@ static void multiply_each(cpu_backend *cpu, const cpu_call *p, int n)
         multiply_any(cpu, &p[i]);
 }
 
-/* n products of one a, with those of low rank. On tiles only the way of many
- * rows joins the two, so few rows go it too: a row has the same bits in any
+/* n products of one a, and what is added to them. On tiles only the way of many
+ * rows joins these, so few rows go it too: a row has the same bits in any
  * company. */
 static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
 {
-    bool low = false;
+    bool more = false;
     for (int i = 0; i < n; ++i) {
-        check(cpu, &p[i]);
-        if (p[i].low)
-            check(cpu, p[i].low);
-        low = low || p[i].low;
+        for (const cpu_call *q = &p[i]; q; q = q->then)
+            check(cpu, q);
+        more = more || p[i].then;
     }
     if (cpu->failed || p->a.rows == 0)
         return;
-    if (low && cpu->tiles) {
+    if (more && cpu->tiles) {
         for (int i = 0; i < n; ++i)
             multiply_any(cpu, &p[i]);
         return;
     }
     multiply_each(cpu, p, n);
     for (int i = 0; i < n; ++i)
-        if (p[i].low)
-            multiply_each(cpu, p[i].low, 1);
+        for (const cpu_call *q = p[i].then; q; q = q->then)
+            multiply_each(cpu, q, 1);
 }
 
-/* `low` as a call that belongs to p, kept in *memory; NULL: there is none. */
-static const cpu_call *low_call(const cpu_call *p, const backend_low *low,
-                                cpu_call *memory)
+/* Lets *memory, the call for `low`, follow p; returns the last of the two. */
+static cpu_call *add_low(cpu_call *p, const backend_low *low, cpu_call *memory)
 {
     if (!low || low->left.cols == 0)
-        return NULL;
+        return p;
     const backend_view a = low->left, b = low->right;
     CPU_REQUIRE(b.dtype == a.dtype);
     CPU_REQUIRE(a.cols == (p->b_rows_n ? b.cols : b.rows));
@@ -74,6 +72,7 @@ static const cpu_call *low_call(const cpu_call *p, const backend_low *low,
                          .b_rows_n = p->b_rows_n,
                          .alpha = 1,
                          .beta = 1};
+    p->then = memory;
     return memory;
 }
 
@@ -103,7 +102,7 @@ static void cpu_gemm_w(backend *be, backend_view y, backend_view x,
                        double beta)
 {
     cpu_call p = with_weight(cpu_of(be), y, x, w, beta), own;
-    p.low = low_call(&p, low, &own);
+    add_low(&p, low, &own);
     multiply(cpu_of(be), &p, 1);
 }
 
@@ -115,26 +114,47 @@ static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
     CPU_REQUIRE(n_w > 0 && n_w <= BACKEND_GROUP);
     for (int i = 0; i < n_w; ++i) {
         p[i] = with_weight(cpu_of(be), y[i], x, w[i], 0);
-        p[i].low = low_call(&p[i], low ? &low[i] : NULL, &own[i]);
+        add_low(&p[i], low ? &low[i] : NULL, &own[i]);
     }
     multiply(cpu_of(be), p, n_w);
+}
+
+/* dy W */
+static cpu_call with_turned(backend_view dx, backend_view dy,
+                            const backend_weight *w, double beta)
+{
+    CPU_REQUIRE(dy.cols == w->rows && dx.cols == w->cols);
+    return (cpu_call){.c = dx,
+                      .a = dy,
+                      .b = w->data,
+                      .ldb = w->cols,
+                      .k = w->rows,
+                      .alpha = 1,
+                      .beta = (float)beta};
 }
 
 static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
                         const backend_weight *w, const backend_low *low,
                         double beta)
 {
-    CPU_REQUIRE(dy.cols == w->rows && dx.cols == w->cols);
-    cpu_call p = {.c = dx,
-                  .a = dy,
-                  .b = w->data,
-                  .ldb = w->cols,
-                  .k = w->rows,
-                  .alpha = 1,
-                  .beta = (float)beta};
-    cpu_call own;
-    p.low = low_call(&p, low, &own);
+    cpu_call p = with_turned(dx, dy, w, beta), own;
+    add_low(&p, low, &own);
     multiply(cpu_of(be), &p, 1);
+}
+
+static void cpu_gemm_wts(backend *be, backend_view dx, int n_w,
+                         const backend_view *dy, backend_weight *const *w,
+                         const backend_low *low)
+{
+    cpu_call p[BACKEND_GROUP], own[BACKEND_GROUP], *last = NULL;
+    CPU_REQUIRE(n_w > 0 && n_w <= BACKEND_GROUP);
+    for (int i = 0; i < n_w; ++i) {
+        p[i] = with_turned(dx, dy[i], w[i], i ? 1 : 0);
+        if (last)
+            last->then = &p[i];
+        last = add_low(&p[i], low ? &low[i] : NULL, &own[i]);
+    }
+    multiply(cpu_of(be), p, 1);
 }
 
 static void cpu_gemm_nt(backend *be, backend_view c, backend_view a,
@@ -264,6 +284,7 @@ void cpu_linear_fill(backend *be)
     be->gemm_w = cpu_gemm_w;
     be->gemm_ws = cpu_gemm_ws;
     be->gemm_wt = cpu_gemm_wt;
+    be->gemm_wts = cpu_gemm_wts;
     be->embed = cpu_embed;
     be->gemm_nt = cpu_gemm_nt;
     be->gemm_nn = cpu_gemm_nn;

@@ -16,18 +16,22 @@ enum { MOST_K = 384, ONE_K = 576, OVER = 64, MOST_M = 512, MOST_N = 384 };
 
 /* ---- many rows ------------------------------------------------------- */
 
-/* A call's part of the terms along k: the call's own, then those of its
- * low-rank product. Each is filled up to whole steps. */
+/* The terms along k of a call, then those of the calls that are added to it.
+ * Each of these parts is filled up to whole steps. */
 enum { PARTS = CPU_TILE_PARTS };
+_Static_assert(PARTS >= 2 * BACKEND_GROUP, "weights, each with a low rank");
 typedef struct part {
-    const cpu_call *p;      /* NULL: none */
+    const cpu_call *p;
     int64_t first;          /* of the terms of all parts */
     int64_t direct, packed; /* panels of a used in place, and packed */
+    int64_t packed_at;      /* elements of parts before that are packed */
 } part;
 
 typedef struct plan {
     cpu_cut m, n, k; /* k: all parts */
     part part[PARTS];
+    int parts;
+    int64_t packed; /* elements */
 } plan;
 
 /* Terms [at, at + n) of a part. */
@@ -40,8 +44,8 @@ static terms terms_of(const plan *s, const part *t, int64_t block)
 {
     int64_t from = block * s->k.size - t->first, to = from + s->k.size;
     from = from > 0 ? from : 0;
-    to = t->p && to > t->p->k ? t->p->k : to;
-    return (terms){from, t->p && to > from ? to - from : 0};
+    to = to < t->p->k ? to : t->p->k;
+    return (terms){from, to > from ? to - from : 0};
 }
 
 /* Whether panels of a are read well where they are: whole lines, and rows that
@@ -92,21 +96,24 @@ static void cut_pieces(const cpu_call *p, int n_threads, plan *s)
 
 static plan cut(const cpu_backend *cpu, const cpu_call *p)
 {
-    plan s = {.part = {{.p = p}, {.p = p->low}}};
+    plan s = {.parts = 0};
     const int64_t m = p->a.rows;
     int64_t k = 0;
-    for (int i = 0; i < PARTS && s.part[i].p; i++) {
-        s.part[i].first = k;
-        k += cpu_tile_steps(s.part[i].p->k) * STEP;
+    for (const cpu_call *q = p; q; q = q->then) {
+        CPU_REQUIRE(s.parts < PARTS);
+        s.part[s.parts++] = (part){.p = q, .first = k};
+        k += cpu_tile_steps(q->k) * STEP;
     }
     const int64_t blocks =
         k <= ONE_K + OVER ? 1 : (k - OVER + MOST_K - 1) / MOST_K;
     s.k = cpu_cut_even(k, blocks, STEP);
     cut_pieces(p, cpu->be.n_threads, &s);
-    for (int i = 0; i < PARTS && s.part[i].p; i++) {
+    for (int i = 0; i < s.parts; i++) {
         part *t = &s.part[i];
         t->direct = lies_well(t->p, s.k.size) ? m / SIDE : 0;
         t->packed = cpu_tile_panels(m) - t->direct;
+        t->packed_at = s.packed;
+        s.packed += t->packed * cpu_tile_steps(t->p->k) * UNIT;
     }
     return s;
 }
@@ -129,7 +136,7 @@ typedef struct walk {
     const cpu_backend *cpu;
     const cpu_call *p;
     const plan *s;
-    const uint16_t *packed[PARTS]; /* of a: panels from part.direct on */
+    const uint16_t *packed; /* of a: panels from part.direct on */
     uint16_t *b;
     float *sum;
 } walk;
@@ -147,13 +154,10 @@ static place place_at(const plan *s, int64_t piece, int64_t block)
                    cpu_cut_length(s->n, j), block};
 }
 
-/* Part i of a block. */
-static cpu_tile_b block_of_b(const walk *w, place at, int i)
+/* A part's terms k at a place. */
+static cpu_tile_b block_of_b(const part *t, terms k, place at)
 {
-    const terms k = terms_of(w->s, &w->s->part[i], at.block);
-    if (at.m == 0 || k.n == 0)
-        return (cpu_tile_b){0};
-    const cpu_call *p = w->s->part[i].p;
+    const cpu_call *p = t->p;
     return (cpu_tile_b){.b = (const void *)cpu_b_at(p, k.at, at.col),
                         .ldb = p->ldb,
                         .n = at.n,
@@ -165,23 +169,47 @@ static cpu_tile_b block_of_b(const walk *w, place at, int i)
  * spread over the sets of the second cache. */
 static int64_t packed_at(const part *t, terms k)
 {
-    return t->packed * cpu_tile_steps(k.at) * UNIT;
+    return t->packed_at + t->packed * cpu_tile_steps(k.at) * UNIT;
 }
 
-static cpu_tile_a block_of_a(const walk *w, place at, int i)
+static cpu_tile_a block_of_a(const part *t, terms k, place at,
+                             const uint16_t *packed)
 {
-    const part *t = &w->s->part[i];
-    const terms k = terms_of(w->s, t, at.block);
-    if (k.n == 0)
-        return (cpu_tile_a){0};
     const int64_t left = t->direct - at.row / SIDE;
     const int64_t steps = cpu_tile_steps(k.n);
     const int64_t skip = left < 0 ? -left * steps * UNIT : 0;
     return (cpu_tile_a){.rows = cpu_at(t->p->a, at.row, k.at),
                         .ld = t->p->a.ld,
                         .direct = left > 0 ? left : 0,
-                        .packed = w->packed[i] + packed_at(t, k) + skip,
+                        .packed = packed + packed_at(t, k) + skip,
                         .steps = steps};
+}
+
+/* The parts that have terms in a block. */
+static void block_parts(const walk *w, place at, cpu_tile_block *g)
+{
+    for (int i = 0; i < w->s->parts; i++) {
+        const part *t = &w->s->part[i];
+        const terms k = terms_of(w->s, t, at.block);
+        if (k.n == 0)
+            continue;
+        g->a[g->parts] = block_of_a(t, k, at, w->packed);
+        g->b[g->parts++] = block_of_b(t, k, at);
+    }
+}
+
+/* What is fetched of the next block: its first part. */
+static void block_next(const walk *w, place then, cpu_tile_block *g)
+{
+    const part *t = w->s->part;
+    if (then.m == 0)
+        return;
+    while (terms_of(w->s, t, then.block).n == 0)
+        t++;
+    const terms k = terms_of(w->s, t, then.block);
+    g->next_b = block_of_b(t, k, then);
+    if (!g->last)
+        g->next_a = block_of_a(t, k, then, w->packed);
 }
 
 static void run_block(const walk *w, place at, place then)
@@ -191,7 +219,6 @@ static void run_block(const walk *w, place at, place then)
     cpu_tile_block g = {.m = at.m,
                         .n = at.n,
                         .panel = w->b,
-                        .next_b = block_of_b(w, then, 0),
                         .sum = w->sum,
                         .first = at.block == 0,
                         .last = last,
@@ -200,12 +227,8 @@ static void run_block(const walk *w, place at, place then)
                         .c_bf = p->c.dtype == BASE_BF16,
                         .alpha = p->alpha,
                         .beta = p->beta};
-    for (int i = 0; i < PARTS; i++) {
-        g.a[i] = block_of_a(w, at, i);
-        g.b[i] = block_of_b(w, at, i);
-    }
-    if (!last)
-        g.next_a = block_of_a(w, then, 0);
+    block_parts(w, at, &g);
+    block_next(w, then, &g);
     w->cpu->tiles->gemm(&g);
 }
 
@@ -241,19 +264,11 @@ static void pack_rows(const cpu_backend *cpu, const plan *s, const part *t,
         }
 }
 
-/* Elements of a part's packed panels. */
-static int64_t packed_elements(const part *t)
-{
-    return t->p ? t->packed * cpu_tile_steps(t->p->k) * UNIT : 0;
-}
-
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
 {
     const plan s = cut(cpu, p);
-    const int64_t a = packed_elements(&s.part[0]);
     const size_t panel = panel_elements(&s);
-    uint16_t *packed =
-        cpu_list(cpu, (size_t)(a + packed_elements(&s.part[1])) * 2);
+    uint16_t *packed = cpu_list(cpu, (size_t)s.packed * sizeof(uint16_t));
     if (!packed || !cpu_scratch(cpu, panel * sizeof(uint16_t) +
                                          sum_floats(&s) * sizeof(float)))
         return;
@@ -264,14 +279,13 @@ void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
         const walk w = {.cpu = cpu,
                         .p = p,
                         .s = &s,
-                        .packed = {packed, packed + a},
+                        .packed = packed,
                         .b = mine,
                         .sum = (float *)(void *)(mine + panel)};
         cpu->tiles->start();
-        if (s.part[0].packed > 0)
-            pack_rows(cpu, &s, &s.part[0], packed);
-        if (s.part[1].packed > 0)
-            pack_rows(cpu, &s, &s.part[1], packed + a);
+        for (int i = 0; i < s.parts; i++)
+            if (s.part[i].packed > 0)
+                pack_rows(cpu, &s, &s.part[i], packed);
         run_pieces(&w, thread, omp_get_num_threads());
         cpu->tiles->stop();
     }

@@ -17,7 +17,7 @@
 #define CPU_TILE_STEP  32
 #define CPU_TILE_UNIT  1024 /* bf16 elements of a panel's step */
 #define CPU_TILE_ROWS  64   /* that `few` takes */
-#define CPU_TILE_PARTS 2    /* of a product's terms: its own, a low rank's */
+#define CPU_TILE_PARTS 8    /* of a product's terms: some weights, low ranks */
 
 /* Panels of a for a block along k: the first `direct` of them as rows in place
  * (whole ones, of k a multiple of 32), the others packed one after the other.
@@ -47,15 +47,16 @@ static inline int64_t cpu_tile_steps(int64_t k)
     return (k + CPU_TILE_STEP - 1) / CPU_TILE_STEP;
 }
 
-/* sum [m, n] (+)= a[0] b[0], then a[1] b[1], over a block of k; with `last`,
- * c = alpha sum + beta c. One of the two may have no terms (steps, k 0). Panels
- * of b are packed one after the other into `panel`. Meanwhile what comes next
- * is fetched: next_a, and the first panel of next_b. */
+/* sum [m, n] (+)= a[0] b[0], then a[1] b[1] and so on, over a block of k; with
+ * `last`, c = alpha sum + beta c. Panels of b are packed one after the other
+ * into `panel`. Meanwhile what comes next is fetched: next_a, and the first
+ * panel of next_b. */
 typedef struct cpu_tile_block {
     int64_t m, n;
+    int parts;                            /* of k: at least 1 */
     cpu_tile_a a[CPU_TILE_PARTS], next_a; /* next_a.steps 0: none */
     cpu_tile_b b[CPU_TILE_PARTS], next_b; /* next_b.n 0: none */
-    uint16_t *panel;                      /* room for one, of both parts */
+    uint16_t *panel;                      /* room for one, of all parts */
     float *sum; /* UNIT floats for every 32 x 32; none where k is one block */
     bool first, last;
     void *c; /* with `last` */

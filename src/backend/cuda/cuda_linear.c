@@ -74,6 +74,14 @@ static void gemm_wt(backend *be, backend_view dx, backend_view dy,
     with_weight(be, dx, dy, w, false, low, beta);
 }
 
+static void gemm_wts(backend *be, backend_view dx, int n_w,
+                     const backend_view *dy, backend_weight *const *w,
+                     const backend_low *low)
+{
+    for (int i = 0; i < n_w; ++i)
+        gemm_wt(be, dx, dy[i], w[i], low ? &low[i] : NULL, i ? 1 : 0);
+}
+
 static void gemm_nt(backend *be, backend_view c, backend_view a, backend_view b,
                     double alpha, double beta)
 {
@@ -134,6 +142,7 @@ void cuda_linear_fill(backend *be)
     be->gemm_w = gemm_w;
     be->gemm_ws = gemm_ws;
     be->gemm_wt = gemm_wt;
+    be->gemm_wts = gemm_wts;
     be->gemm_nt = gemm_nt;
     be->gemm_nn = gemm_nn;
     be->gemm_tn = gemm_tn;

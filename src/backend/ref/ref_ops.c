@@ -117,6 +117,14 @@ static void gemm_wt(backend *be, backend_view dx, backend_view dy,
         gemm_nn(be, dx, low->left, low->right, 1.0, 1.0);
 }
 
+static void gemm_wts(backend *be, backend_view dx, int n_w,
+                     const backend_view *dy, backend_weight *const *w,
+                     const backend_low *low)
+{
+    for (int i = 0; i < n_w; i++)
+        gemm_wt(be, dx, dy[i], w[i], low ? &low[i] : NULL, i ? 1 : 0);
+}
+
 /* total[j] += sum over one block of tokens of x[t][i] y[t][j]. */
 static void tn_block(double *total, backend_view x, int64_t i, backend_view y,
                      int64_t j, int64_t n)
@@ -490,6 +498,7 @@ void REF_NAME(ref_ops)(backend *be)
     be->gemm_w = gemm_w;
     be->gemm_ws = gemm_ws;
     be->gemm_wt = gemm_wt;
+    be->gemm_wts = gemm_wts;
     be->embed = embed;
     be->gemm_nt = gemm_nt;
     be->gemm_nn = gemm_nn;

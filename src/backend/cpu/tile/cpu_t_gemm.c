@@ -295,10 +295,13 @@ INLINE lines lines_of_a(const cpu_tile_a *a, int64_t panel, int64_t steps)
     return lines_of(t.at, 0, 1, a->steps * UNIT * 2, steps);
 }
 
-/* Steps of both parts. */
+/* Steps of all parts. */
 INLINE int64_t steps_of(const cpu_tile_block *g)
 {
-    return g->a[0].steps + g->a[1].steps;
+    int64_t steps = 0;
+    for (int i = 0; i < g->parts; i++)
+        steps += g->a[i].steps;
+    return steps;
 }
 
 /* The square of c at (row, col). */
@@ -332,14 +335,6 @@ INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
     }
 }
 
-/* Steps [from, to) of a part. */
-INLINE void multiply_part(const cpu_tile_a *a, int64_t panel, const uint16_t *b,
-                          int64_t from, int64_t to, beside *w)
-{
-    if (from < to)
-        multiply_steps(a_tiles(a, panel), b, from, to, w);
-}
-
 /* A square that is multiplied; it goes to c while the next one is. */
 typedef struct square {
     int64_t row, col;
@@ -349,17 +344,20 @@ typedef struct square {
 INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
                             beside *w)
 {
-    const int64_t panel = q.row / SIDE, steps = g->a[0].steps;
+    const uint16_t *b = g->panel;
     if (g->first)
         square_clear();
     else
         square_load(q.sum);
-    multiply_part(&g->a[0], panel, g->panel, 0, steps / 2, w);
-    if (before.sum)
-        finish_square(g, before.sum, before.row, before.col);
-    multiply_part(&g->a[0], panel, g->panel, steps / 2, steps, w);
-    multiply_part(&g->a[1], panel, g->panel + steps * UNIT, 0, g->a[1].steps,
-                  w);
+    for (int i = 0; i < g->parts; i++) {
+        const tiles a = a_tiles(&g->a[i], q.row / SIDE);
+        const int64_t steps = g->a[i].steps, half = i ? 0 : steps / 2;
+        multiply_steps(a, b, 0, half, w);
+        if (i == 0 && before.sum)
+            finish_square(g, before.sum, before.row, before.col);
+        multiply_steps(a, b, half, steps, w);
+        b += steps * UNIT;
+    }
     square_store(q.sum);
 }
 
@@ -392,8 +390,9 @@ void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g)
     beside w = {{0}, {0}, {0}};
     square before = {0};
     for (int64_t j = 0; j < cols; j++) {
-        pack_panel(&g->b[0], j, g->panel);
-        pack_panel(&g->b[1], j, g->panel + g->a[0].steps * UNIT);
+        uint16_t *to = g->panel;
+        for (int i = 0; i < g->parts; to += g->a[i++].steps * UNIT)
+            pack_panel(&g->b[i], j, to);
         w.b = j + 1 < cols ? lines_of_b(&g->b[0], j + 1, steps)
                            : lines_of_b(&g->next_b, 0, steps);
         before = multiply_panel(g, j, before, part, &w);
