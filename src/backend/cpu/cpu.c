@@ -340,8 +340,8 @@ static int64_t table_weight_compact(backend *be, backend_weight *w)
     cpu_backend *cpu = cpu_of(be);
     size_t bytes = 0;
     if (!w->compact.blocks && be->act == BASE_BF16 && cpu->k->few_compact)
-        cpu_compact_make(w->data, w->rows, w->cols, be->n_threads, &w->compact,
-                         &bytes);
+        cpu_compact_make(cpu->k, w->data, w->rows, w->cols, be->n_threads,
+                         &w->compact, &bytes);
     return (int64_t)bytes;
 }
 

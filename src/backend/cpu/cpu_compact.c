@@ -94,15 +94,33 @@ static bool write_block(const block *b, uint8_t *out)
 /* ---- a weight ----------------------------------------------------------- */
 
 typedef struct weight {
+    const cpu_kernels *kernels;
     const uint16_t *w;
     int64_t n, k, across, count; /* blocks in a row of them, and in all */
     int n_threads;
 } weight;
 
-static void load_at(const weight *w, int64_t i, block *b)
+/* Where block i begins, and how much is left from there. */
+typedef struct corner {
+    const uint16_t *w;
+    int64_t n, k;
+} corner;
+
+static corner corner_of(const weight *w, int64_t i)
 {
     const int64_t row = i / w->across * SIDE, col = i % w->across * SIDE;
-    load_block(b, w->w + row * w->k + col, w->k, w->n - row, w->k - col);
+    return (corner){w->w + row * w->k + col, w->n - row, w->k - col};
+}
+
+/* False: it must be kept whole. */
+static bool write_at(const weight *w, int64_t i, uint8_t *out)
+{
+    const corner at = corner_of(w, i);
+    if (at.k >= SIDE && w->kernels->compact_near(out, at.w, w->k, at.n))
+        return true;
+    block b;
+    load_block(&b, at.w, w->k, at.n, at.k);
+    return write_block(&b, out);
 }
 
 /* Returns how many blocks must be kept whole. */
@@ -111,11 +129,8 @@ static int64_t write_blocks(const weight *w, uint8_t *out)
     int64_t whole = 0;
 #pragma omp parallel for schedule(static) num_threads(w->n_threads)            \
     reduction(+ : whole)
-    for (int64_t i = 0; i < w->count; ++i) {
-        block b;
-        load_at(w, i, &b);
-        whole += !write_block(&b, out + i * CPU_COMPACT_BLOCK);
-    }
+    for (int64_t i = 0; i < w->count; ++i)
+        whole += !write_at(w, i, out + i * CPU_COMPACT_BLOCK);
     return whole;
 }
 
@@ -126,19 +141,22 @@ static void write_whole(const weight *w, const cpu_compact *c)
         uint8_t *head = c->blocks + i * CPU_COMPACT_BLOCK;
         if (head[0] != NO_LIST || head[1] != NO_LIST)
             continue;
-        load_at(w, i,
-                (block *)(void *)((char *)c->whole +
-                                  (size_t)number * CPU_COMPACT_WHOLE));
+        const corner at = corner_of(w, i);
+        load_block((block *)(void *)((char *)c->whole +
+                                     (size_t)number * CPU_COMPACT_WHOLE),
+                   at.w, w->k, at.n, at.k);
         memcpy(head + 2, &number, sizeof number);
         number++;
     }
 }
 
-bool cpu_compact_make(const uint16_t *data, int64_t n, int64_t k, int n_threads,
-                      cpu_compact *out, size_t *bytes)
+bool cpu_compact_make(const cpu_kernels *kernels, const uint16_t *data,
+                      int64_t n, int64_t k, int n_threads, cpu_compact *out,
+                      size_t *bytes)
 {
     _Static_assert(sizeof(block) == CPU_COMPACT_WHOLE, "a block is its bytes");
-    const weight w = {.w = data,
+    const weight w = {.kernels = kernels,
+                      .w = data,
                       .n = n,
                       .k = k,
                       .across = cpu_compact_blocks(k),

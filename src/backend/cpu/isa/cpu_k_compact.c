@@ -23,6 +23,89 @@ enum {
 _Static_assert(CPU_GEMM_K % CHUNK == 0 && CHUNK % SIDE == 0,
                "a panel's rows of x lie together");
 
+/* ---- closing a block --------------------------------------------------- */
+
+/* Exponents of both words of a pair. */
+INLINE vb exponents(vu pair)
+{
+    return (vb)(pair >> 7 & 0xff00ffU);
+}
+
+/* Bytes of a pair of columns from words of it, those of each vector. */
+INLINE void put_bytes(uint8_t *to, const vb *words)
+{
+    for (int part = 0; part < COMPACT_PARTS; ++part) {
+        const vb bytes = VB_NARROW(words[part], words[part + COMPACT_PARTS]);
+        memcpy(to + part * (int)sizeof bytes, &bytes, sizeof bytes);
+    }
+}
+
+/* The least exponent, and how far the largest is from it. */
+INLINE int span(vu (*pair)[VECTORS], int *least_of_all)
+{
+    vb least = exponents(pair[0][0]), most = least;
+    for (int p = 0; p < SIDE / 2; ++p)
+        for (int v = 0; v < VECTORS; ++v) {
+            const vb e = exponents(pair[p][v]);
+            least = VB_LEAST(least, e);
+            most = VB_MOST(most, e);
+        }
+    uint16_t low[2 * VL], high[2 * VL];
+    memcpy(low, &least, sizeof low);
+    memcpy(high, &most, sizeof high);
+    for (int i = 1; i < 2 * VL; ++i) {
+        low[0] = low[i] < low[0] ? low[i] : low[0];
+        high[0] = high[i] > high[0] ? high[i] : high[0];
+    }
+    *least_of_all = low[0];
+    return high[0] - low[0];
+}
+
+INLINE void turn_block(vu (*pair)[VECTORS], const uint16_t *w, int64_t ld,
+                       int64_t n)
+{
+    for (int v = 0; v < VECTORS; ++v) {
+        const char *row[VL];
+        for (int i = 0; i < VL; ++i) {
+            const int64_t r = v * VL + i;
+            row[i] = (const char *)(w + (r < n ? r : n - 1) * ld);
+        }
+        for (int t = 0; t < SIDE; t += K_STEP(true)) {
+            vf part[VL];
+            turn_rows(part, row, t, K_STEP(true), true);
+            for (int i = 0; i < VL; ++i)
+                pair[t / 2 + i][v] = (vu)part[i];
+        }
+    }
+}
+
+bool CPU_NAME(cpu_compact_near)(uint8_t *out, const uint16_t *w, int64_t ld,
+                                int64_t n)
+{
+    vu pair[SIDE / 2][VECTORS];
+    int least;
+    turn_block(pair, w, ld, n);
+    if (span(pair, &least) >= 16)
+        return false;
+    for (int i = 0; i < 16; ++i)
+        out[i] = (uint8_t)(least + i);
+    const vu base = (vu){0} + (uint32_t)least * 0x10001U;
+    uint8_t *codes = out + 16 + SIDE * SIDE;
+    for (int p = 0; p < SIDE / 2; ++p) {
+        vb rest[VECTORS], code[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) {
+            const vu w2 = pair[p][v], before = pair[p - p % 2][v];
+            rest[v] = (vb)((w2 >> 8 & 0x800080U) | (w2 & 0x7f007fU));
+            code[v] = (vb)(((vu)exponents(w2) - base) << (p % 2 ? 4 : 0));
+            if (p % 2)
+                code[v] |= (vb)((vu)exponents(before) - base);
+        }
+        put_bytes(out + 16 + p * 2 * SIDE, rest);
+        put_bytes(codes + p / 2 * 2 * SIDE, code);
+    }
+    return true;
+}
+
 /* ---- one row of x, or two ---------------------------------------------- */
 
 /* So far ahead memory is asked for. */

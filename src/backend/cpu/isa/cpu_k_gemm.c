@@ -12,27 +12,6 @@
 
 /* ---- packing ---------------------------------------------------------- */
 
-/* What one transposition gives of VL rows: so many elements along k. */
-#define K_STEP(bf) ((bf) ? 2 * VL : VL)
-
-/* Elements [from, from + count) of VL rows, turned: lane i of part[t] is row
- * i's float t or pair t of bf16; zero past `count`. */
-INLINE void turn_rows(vf *part, const char *const *row, int64_t from,
-                      int64_t count, bool bf)
-{
-    const size_t size = bf ? 2 : 4;
-    for (int i = 0; i < VL; ++i) {
-        const char *p = row[i] + (size_t)from * size;
-        if (count == K_STEP(bf)) {
-            memcpy(&part[i], p, sizeof part[i]);
-        } else {
-            part[i] = (vf){0};
-            memcpy(&part[i], p, (size_t)count * size);
-        }
-    }
-    turn_square(part);
-}
-
 /* Element t of every row, as floats. */
 INLINE vf turned(const vf *part, int64_t t, bool bf)
 {

@@ -1,5 +1,5 @@
-/* cpu_k_tile.h - the register tile of products with packed panels, and asking
- * for memory ahead. Private to isa/. */
+/* cpu_k_tile.h - what products with large matrices share: turning rows, the
+ * register tile, asking for memory ahead. Private to isa/. */
 #ifndef CPU_K_TILE_H
 #define CPU_K_TILE_H
 
@@ -8,6 +8,31 @@
 #define PANEL (2 * VL)
 _Static_assert(PANEL <= CPU_PANEL && CPU_PANEL % PANEL == 0,
                "scratch is cut for whole panels");
+
+/* ---- rows turned ------------------------------------------------------- */
+
+/* What one transposition gives of VL rows: so many elements along k. */
+#define K_STEP(bf) ((bf) ? 2 * VL : VL)
+
+/* Elements [from, from + count) of VL rows, turned: lane i of part[t] is row
+ * i's float t or pair t of bf16; zero past `count`. */
+INLINE void turn_rows(vf *part, const char *const *row, int64_t from,
+                      int64_t count, bool bf)
+{
+    const size_t size = bf ? 2 : 4;
+    for (int i = 0; i < VL; ++i) {
+        const char *p = row[i] + (size_t)from * size;
+        if (count == K_STEP(bf)) {
+            memcpy(&part[i], p, sizeof part[i]);
+        } else {
+            part[i] = (vf){0};
+            memcpy(&part[i], p, (size_t)count * size);
+        }
+    }
+    turn_square(part);
+}
+
+/* ---- a register tile -------------------------------------------------- */
 
 /* Asks for lines of what comes next while a block is multiplied. */
 typedef struct ahead {
@@ -80,9 +105,10 @@ INLINE void tile_of(int64_t rows, int wide, int64_t k, const float *x,
         TILE(4)
         TILE(5)
 #if MM_ROWS > 6
-            TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11)
+        TILE(6)
+        TILE(7) TILE(8) TILE(9) TILE(10) TILE(11)
 #endif
-                default : tile(MM_ROWS, wide, k, x, panel, from, to, a);
+            default : tile(MM_ROWS, wide, k, x, panel, from, to, a);
         break;
     }
 }
