@@ -238,8 +238,9 @@ typedef struct lori_session_options {
     int64_t n_adapters;
     int64_t max_batch;   /* replies that grow together; 0: 16 */
     int64_t cache_bytes; /* most for keys and values; 0: 4 GiB */
-    /* Most for copies of weights that make replies come faster, to the same
-     * bits; 0: half of the memory that is free, -1: none. */
+    /* Most for copies of weights that make long replies come faster, to the
+     * same bits; 0: half of the memory that is free beside the mapped
+     * weights, -1: none. */
     int64_t compact_bytes;
     /* NULL: the model folder's own. Else a template file, or for models
      * without one "alpaca", "llama3", "chatml", "none" (contents alone). */

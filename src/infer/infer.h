@@ -114,9 +114,9 @@ typedef struct infer_limits {
         cache_bytes; /* most for keys and values; 0: 4 GiB. If that is too
                         little for `context`, the context is what it holds */
     int64_t compact_bytes; /* most for compact copies of weights
-                              (model_compact), made when a reply has 32 tokens
+                              (model_compact), made when a reply has 64 tokens
                               or more to come; 0: half of the memory that is
-                              free then, -1: none */
+                              free beside the mapped weights, -1: none */
 } infer_limits;
 typedef struct infer_engine infer_engine;
 /* `limits` may be NULL. */

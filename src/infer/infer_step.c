@@ -450,12 +450,23 @@ static lori_status ensure_run(infer_engine *e, lori_error *err)
     return model_run_new(e->m, &limits, &e->run, err);
 }
 
+/* What may be spent on compact copies: half of the memory that stays free
+ * when the mapped weights, which prompts still need, keep their pages. */
+static int64_t compact_most(const infer_engine *e)
+{
+    size_t mapped, converted;
+    if (e->compact_bytes > 0)
+        return e->compact_bytes;
+    model_weight_bytes(e->m, &mapped, &converted);
+    return (base_memory_at("").available - (int64_t)mapped) / 2;
+}
+
 /* Makes compact copies of the weights, once, when a step has only replies and
- * one of them is long enough to pay for it (a copy takes as long as about four
- * steps, and saves a quarter of each). */
+ * one of them is long enough to pay for it: a copy takes as long as 4 to 13
+ * steps (fresh memory is slow), and saves a quarter to a third of each. */
 static void compact_weights(infer_engine *e, const model_step *step)
 {
-    enum { PAYS_FROM = 32 };
+    enum { PAYS_FROM = 64 };
     int64_t left = 0;
     if (e->compact_bytes < 0 || step->target || step->n_tokens > step->n_seqs)
         return;
@@ -466,9 +477,7 @@ static void compact_weights(infer_engine *e, const model_step *step)
     }
     if (left < PAYS_FROM)
         return;
-    int64_t most = e->compact_bytes > 0 ? e->compact_bytes
-                                        : base_memory_at("").available / 2;
-    model_compact(e->m, most);
+    model_compact(e->m, compact_most(e));
     e->compact_bytes = -1;
 }
 

@@ -546,7 +546,7 @@ static void reply(const tiny *t, int64_t bytes, int64_t n, int32_t (*prompt)[5],
 /* Same bits, one reply at a time or many; made once, and not for short ones. */
 Test(engine, compact_copies_change_nothing)
 {
-    enum { MOST = 20, NEW = 40 };
+    enum { MOST = 20, NEW = 70 };
     const tiny_spec spec = {
         .vocab = 128, .d = 64, .ffn = 96, .dtype = BASE_BF16, .seed = 9};
     int32_t prompt[MOST][5];
