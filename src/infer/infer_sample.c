@@ -104,21 +104,30 @@ void infer_process(float *x, const infer_request *q, const int32_t *reply,
 
 /* ---- the filters ------------------------------------------------------ */
 
-/* The largest of a block in vectors, and its place only where it leads. */
+/* The largest of n, by lanes that do not wait for each other. */
+static float largest(const float *x, int64_t n)
+{
+    enum { LANES = 8 };
+    float top[LANES];
+    for (int j = 0; j < LANES; j++)
+        top[j] = x[0];
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            top[j] = x[i + j] > top[j] ? x[i + j] : top[j];
+    for (; i < n; i++)
+        top[0] = x[i] > top[0] ? x[i] : top[0];
+    for (int j = 1; j < LANES; j++)
+        top[0] = top[j] > top[0] ? top[j] : top[0];
+    return top[0];
+}
+
 int64_t infer_argmax(const float *x, int64_t n)
 {
-    enum { BLOCK = 512 };
+    const float top = largest(x, n);
     int64_t best = 0;
-    for (int64_t from = 0; from < n; from += BLOCK) {
-        const int64_t end = n - from < BLOCK ? n : from + BLOCK;
-        float top = x[best];
-#pragma omp simd reduction(max : top)
-        for (int64_t i = from; i < end; i++)
-            top = x[i] > top ? x[i] : top;
-        if (top > x[best])
-            for (best = from; x[best] != top;)
-                best++;
-    }
+    while (best + 1 < n && x[best] != top)
+        best++;
     return best;
 }
 

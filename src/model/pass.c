@@ -247,26 +247,18 @@ static void fetch_logits(const model_pass *p, void *logits, bool lse)
                  BACKEND_TO_HOST);
 }
 
-/* A sum of x * 0 is 0 exactly when all x are finite. */
-static bool all_finite(const void *x, base_dtype dtype, int64_t n,
-                       int n_threads)
+/* x * 0 is 0 exactly when x is finite, and a sum of such. */
+static bool row_finite(const void *row, base_dtype dtype, int64_t n)
 {
-    enum { FEW = 65536 };
-    double sum = 0;
-    if (dtype == BASE_F64) {
-        const double *at = x;
-        for (int64_t i = 0; i < n; i++)
-            sum += at[i] * 0;
-    } else {
-        const float *at = x;
-        float part = 0;
-#pragma omp parallel for simd num_threads(n_threads) reduction(+ : part)       \
-    schedule(static) if (n > FEW)
-        for (int64_t i = 0; i < n; i++)
-            part += at[i] * 0;
-        sum = (double)part;
-    }
-    return sum == 0;
+    double sum[4] = {0};
+    const double *d = row;
+    const float *f = row;
+    for (int64_t i = 0; i < n; i++)
+        if (dtype == BASE_F64)
+            sum[i % 4] += d[i] * 0;
+        else
+            sum[i % 4] += (double)f[i] * 0;
+    return sum[0] + sum[1] + sum[2] + sum[3] == 0;
 }
 
 lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
@@ -279,8 +271,15 @@ lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
     BASE_TRY(be->sync(be, err));
     for (int64_t k = 0; lse && k < p->label_real; k++)
         lse[k] = host_value(run, k);
-    if (all_finite(logits, be->acc, p->label_real * run->m->config.vocab,
-                   be->n_threads))
+    const int64_t vocab = run->m->config.vocab;
+    int64_t bad = 0;
+#pragma omp parallel for num_threads(be->n_threads) reduction(+ : bad)         \
+    schedule(static) if (p->label_real > 1)
+    for (int64_t k = 0; k < p->label_real; k++)
+        bad += !row_finite((const char *)logits +
+                               (size_t)(k * vocab) * base_dtype_bytes(be->acc),
+                           be->acc, vocab);
+    if (bad == 0)
         return LORI_OK;
     return base_fail(err, LORI_NUMERIC,
                      "a logit is not a finite number: the weights or the "
