@@ -30,6 +30,9 @@ static const struct attn_case {
     {{1, 5, 64, 0}, {128, 129, 80, 9}, 4, 2, 16, 4, 0},
     {{3, 70}, {200, 300}, 8, 1, 32, 0, 100},
     {{1, 2}, {1300, 256}, 6, 2, 200, 2, 0}, /* keys in parts */
+    /* A query sees nothing of the part that another one ends, or begins. */
+    {{2, 1}, {129, 400}, 4, 2, 16, 0, 0},
+    {{2, 2}, {384, 257}, 4, 2, 72, 3, 129},
 };
 
 typedef struct attn_run {

@@ -1,6 +1,8 @@
 /* cpu_attn.c - attention on the CPU: cuts packed sequences into tasks (a
  * sequence, a group of heads that share keys and values, a block of queries),
- * longest first, and runs the kernels of isa/ or tile/ on all threads. Backward
+ * longest first, and runs the kernels of isa/ or tile/ on all threads. A few
+ * queries with many keys are several tasks, one for each part of the keys, and
+ * what these give is joined (Flash-Decoding, Dao et al. 2023). Backward
  * takes a whole sequence and one key/value head a task (of a long sequence,
  * some of its query heads): every sum then has one owner, so there are no
  * atomics and no order to depend on. */
@@ -12,6 +14,9 @@ typedef struct task {
     int32_t seq, kv_head, head; /* head: the first within the group */
     int32_t heads;
     int64_t first, n;
+    int64_t key, key_end; /* of a part of the keys */
+    int64_t part, parts;  /* its number among all parts; parts: on the first of
+                           * them how many follow each other, elsewhere 0 */
 } task;
 
 static int64_t lengths(const backend_attn *d, int s, int64_t *len_k)
@@ -41,65 +46,101 @@ static int64_t task_block(const cpu_backend *cpu, const backend_attn *d)
     return cpu->tiles ? CPU_TILE_LANES / heads : cpu_attn_block(heads);
 }
 
-/* Appends the tasks of sequence s whose last key lies in key block `b`. */
-static int64_t add_tasks(const backend_attn *d, int64_t block, int s, int64_t b,
-                         task *out)
+/* Tasks, counted or written. */
+typedef struct task_list {
+    task *list; /* NULL: only counted */
+    int64_t n, parts;
+} task_list;
+
+static void add_task(task_list *to, task t)
+{
+    if (to->list)
+        to->list[to->n] = t;
+    to->n++;
+}
+
+/* Parts of the keys that a few queries see. */
+static void add_parts_of(task_list *to, task t, int64_t from, int64_t end)
+{
+    const int64_t first = from / CPU_ATTN_PART;
+    const int64_t parts = (end - 1) / CPU_ATTN_PART + 1 - first;
+    for (int64_t i = 0; i < parts; ++i) {
+        const int64_t key = (first + i) * CPU_ATTN_PART;
+        t.key = i ? key : from;
+        t.key_end = i + 1 < parts ? key + CPU_ATTN_PART : end;
+        t.part = to->parts++;
+        t.parts = i ? 0 : parts;
+        add_task(to, t);
+    }
+}
+
+/* A block of queries of one group of heads. */
+static void add_block(task_list *to, const backend_attn *d, task t,
+                      int64_t past)
+{
+    const int64_t low = past + t.first, end = low + t.n;
+    const int64_t from =
+        d->window > 0 && low >= d->window ? low - d->window + 1 : 0;
+    const bool few = t.heads * t.n <= CPU_ATTN_FEW;
+    if (few && from / CPU_ATTN_PART < (end - 1) / CPU_ATTN_PART)
+        add_parts_of(to, t, from, end);
+    else
+        add_task(to, t);
+}
+
+/* Appends the tasks of sequence s whose last key lies in key block `b`; of any
+ * block where b < 0. */
+static void add_tasks(task_list *to, const backend_attn *d, int64_t block,
+                      int s, int64_t b)
 {
     int64_t len_k, len_q = lengths(d, s, &len_k), past = len_k - len_q;
     const int group = d->n_heads / d->n_kv_heads;
-    int64_t n = 0;
     for (int64_t first = 0; first < len_q; first += block) {
-        int64_t count = len_q - first < block ? len_q - first : block;
-        if ((past + first + count - 1) / CPU_KEYS != b)
+        const int64_t n = len_q - first < block ? len_q - first : block;
+        if (b >= 0 && (past + first + n - 1) / CPU_KEYS != b)
             continue;
         for (int kv = 0; kv < d->n_kv_heads; ++kv)
-            for (int h = 0; h < group; h += CPU_HEADS)
-                out[n++] =
-                    (task){s,     kv,
-                           h,     group - h < CPU_HEADS ? group - h : CPU_HEADS,
-                           first, count};
+            for (int h = 0; h < group; h += CPU_HEADS) {
+                const task t = {.seq = s,
+                                .kv_head = kv,
+                                .head = h,
+                                .heads = group - h < CPU_HEADS ? group - h
+                                                               : CPU_HEADS,
+                                .first = first,
+                                .n = n};
+                add_block(to, d, t, past);
+            }
     }
-    return n;
 }
 
-static int64_t count_tasks(const backend_attn *d, int64_t block,
-                           int64_t *longest)
-{
-    const int group = d->n_heads / d->n_kv_heads;
-    const int64_t stacks =
-        d->n_kv_heads * (int64_t)((group + CPU_HEADS - 1) / CPU_HEADS);
-    int64_t n = 0;
-    *longest = 0;
-    for (int s = 0; s < d->n_seq; ++s) {
-        int64_t len_k, len_q = lengths(d, s, &len_k);
-        CPU_REQUIRE(len_q >= 0 && len_k >= len_q);
-        n += (len_q + block - 1) / block * stacks;
-        *longest = len_k > *longest ? len_k : *longest;
-    }
-    return n;
-}
+/* What one operation's tasks share. */
+typedef struct attention {
+    cpu_backend *cpu;
+    const backend_attn *d;
+    backend_view o, lse, q, k, v;
+    float *parts;
+} attention;
 
-static void run_task(cpu_backend *cpu, const task *t, backend_view o,
-                     backend_view lse, backend_view q, backend_view k,
-                     backend_view v, const backend_attn *d)
+static cpu_attn_task open_task(const attention *a, const task *t)
 {
+    const backend_attn *d = a->d;
     const int D = d->head_dim, group = d->n_heads / d->n_kv_heads;
     const int64_t head = (int64_t)t->kv_head * group + t->head;
     const int64_t row = d->cu_q[t->seq], col = head * D;
     const int64_t kv_row = d->block_table ? 0 : d->cu_k[t->seq];
     const int64_t kv_col = (int64_t)t->kv_head * D;
     int64_t len_k, len_q = lengths(d, t->seq, &len_k);
-    cpu_attn_task at = {
-        .q = cpu_at(q, row, col),
-        .o = cpu_at(o, row, col),
-        .lse = lse.data ? cpu_at(lse, row, head) : NULL,
-        .ldq = q.ld,
-        .ldo = o.ld,
-        .ldlse = lse.ld,
-        .k = cpu_at(k, kv_row, kv_col),
-        .v = cpu_at(v, kv_row, kv_col),
-        .ldk = k.ld,
-        .ldv = v.ld,
+    return (cpu_attn_task){
+        .q = cpu_at(a->q, row, col),
+        .o = cpu_at(a->o, row, col),
+        .lse = a->lse.data ? cpu_at(a->lse, row, head) : NULL,
+        .ldq = a->q.ld,
+        .ldo = a->o.ld,
+        .ldlse = a->lse.ld,
+        .k = cpu_at(a->k, kv_row, kv_col),
+        .v = cpu_at(a->v, kv_row, kv_col),
+        .ldk = a->k.ld,
+        .ldv = a->v.ld,
         .table = d->block_table ? d->block_table + t->seq * d->table_ld : NULL,
         .page = d->page,
         .heads = t->heads,
@@ -109,13 +150,46 @@ static void run_task(cpu_backend *cpu, const task *t, backend_view o,
         .past = len_k - len_q,
         .window = d->window,
         .scale = (float)d->scale,
-        .bf = q.dtype == BASE_BF16,
+        .bf = a->q.dtype == BASE_BF16,
+        .key = t->key,
+        .key_end = t->key_end,
+        .part = t->key_end > 0 ? a->parts + t->part * cpu_attn_part_floats(D)
+                               : NULL,
     };
-    void *scratch = cpu_scratch_of(cpu, omp_get_thread_num());
-    if (cpu->tiles && at.heads * at.n > CPU_ATTN_FEW)
-        cpu->tiles->attn(&at, scratch);
+}
+
+static void run_task(const attention *a, const task *t)
+{
+    const cpu_attn_task at = open_task(a, t);
+    void *scratch = cpu_scratch_of(a->cpu, omp_get_thread_num());
+    if (a->cpu->tiles && at.heads * at.n > CPU_ATTN_FEW)
+        a->cpu->tiles->attn(&at, scratch);
     else
-        cpu->k->attn(&at, scratch);
+        a->cpu->k->attn(&at, scratch);
+}
+
+static void join_parts(const attention *a, const task *t)
+{
+    const cpu_attn_task at = open_task(a, t);
+    a->cpu->k->attn_join(&at, t->parts,
+                         cpu_scratch_of(a->cpu, omp_get_thread_num()));
+}
+
+static void run_tasks(const attention *a, const task_list *all)
+{
+    const int threads = a->cpu->be.n_threads;
+#pragma omp parallel num_threads(threads) if (all->n > 1)
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < all->n; ++i)
+            run_task(a, &all->list[i]);
+        if (all->parts > 0) {
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t i = 0; i < all->n; ++i)
+                if (all->list[i].parts > 0)
+                    join_parts(a, &all->list[i]);
+        }
+    }
 }
 
 static void cpu_attn(backend *be, backend_view o, backend_view lse,
@@ -129,21 +203,33 @@ static void cpu_attn(backend *be, backend_view o, backend_view lse,
     if (cpu->failed)
         return;
     const int64_t block = task_block(cpu, d);
-    int64_t longest, n = count_tasks(d, block, &longest), filled = 0;
+    int64_t longest = 0;
+    task_list all = {0};
+    for (int s = 0; s < d->n_seq; ++s) {
+        int64_t len_k, len_q = lengths(d, s, &len_k);
+        CPU_REQUIRE(len_q >= 0 && len_k >= len_q);
+        longest = len_k > longest ? len_k : longest;
+        add_tasks(&all, d, block, s, -1);
+    }
     int64_t bytes = cpu->k->attn_bytes(d->head_dim);
     if (cpu->tiles && cpu->tiles->attn_bytes(d->head_dim) > bytes)
         bytes = cpu->tiles->attn_bytes(d->head_dim);
-    task *list = cpu_list(cpu, (size_t)n * sizeof *list);
-    if (!list || !cpu_scratch(cpu, (size_t)bytes))
+    attention a = {cpu, d, o, lse, q, k, v, NULL};
+    const size_t floats =
+        (size_t)(all.parts * cpu_attn_part_floats(d->head_dim));
+    base_plan plan = {0};
+    base_plan_take(&plan, floats, sizeof(float));
+    base_plan_take(&plan, (size_t)all.n, sizeof(task));
+    plan = (base_plan){.base = cpu_list(cpu, plan.used)};
+    if (!plan.base || !cpu_scratch(cpu, (size_t)bytes))
         return;
+    a.parts = base_plan_take(&plan, floats, sizeof(float));
+    all =
+        (task_list){.list = base_plan_take(&plan, (size_t)all.n, sizeof(task))};
     for (int64_t b = longest / CPU_KEYS; b >= 0; --b)
         for (int s = 0; s < d->n_seq; ++s)
-            filled += add_tasks(d, block, s, b, list + filled);
-    CPU_REQUIRE(filled == n);
-#pragma omp parallel for num_threads(be->n_threads)                            \
-    schedule(dynamic, 1) if (n > 1)
-    for (int64_t i = 0; i < n; ++i)
-        run_task(cpu, &list[i], o, lse, q, k, v, d);
+            add_tasks(&all, d, block, s, b);
+    run_tasks(&a, &all);
 }
 
 /* ---- backward -------------------------------------------------------- */

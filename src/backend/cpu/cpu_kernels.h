@@ -20,8 +20,12 @@
 #define CPU_LANES 128
 #define CPU_LD    144 /* rows of lanes: an odd number of cache lines */
 #define CPU_HEADS 8   /* query heads of a K/V head handled together */
-/* So many queries times heads, or fewer, are not worth a matrix of lanes. */
-#define CPU_ATTN_FEW 4
+/* So many queries times heads, or fewer, are not worth a matrix of lanes. Their
+ * keys are cut into parts of CPU_ATTN_PART, so that all threads find work in
+ * one sequence; by position alone, so a row's bits do not depend on its company
+ * or on the threads. */
+#define CPU_ATTN_FEW  4
+#define CPU_ATTN_PART 128
 
 typedef struct cpu_attn_task {
     const char *q; /* first query row of the sequence, at the first head */
@@ -39,7 +43,18 @@ typedef struct cpu_attn_task {
     int64_t window;   /* 0: none */
     float scale;
     bool bf;
+    /* Of few queries: keys [key, key_end) alone, to part (below); NULL: all
+     * keys, to o and lse. */
+    int64_t key, key_end;
+    float *part;
 } cpu_attn_task;
+
+/* What a part of the keys gives for CPU_ATTN_FEW queries: maxima, sums of
+ * exponentials, and sums of values [CPU_ATTN_FEW, D rounded up to CPU_PAD]. */
+static inline int64_t cpu_attn_part_floats(int head_dim)
+{
+    return CPU_ATTN_FEW * (2 + (int64_t)CPU_ROUND_UP(head_dim));
+}
 
 /* Backward over one whole sequence and some heads of one K/V head. */
 typedef struct cpu_attn_grad {
@@ -104,7 +119,7 @@ typedef struct cpu_few {
     const float *x;  /* of few_x() */
     const void *w;   /* [n, k] */
     int64_t ldw;
-    bool bf;           /* w */
+    bool bf; /* w */
     /* few_compact: instead of w, blocks of its rows, and whole ones */
     const uint8_t *blocks;
     const uint16_t *whole;
@@ -184,6 +199,9 @@ typedef struct cpu_kernels {
     /* Scratch bytes of the attention kernels. */
     int64_t (*attn_bytes)(int head_dim);
     void (*attn)(const cpu_attn_task *t, void *scratch);
+    /* o and lse of few queries from the n parts at t->part, one after the
+     * other. */
+    void (*attn_join)(const cpu_attn_task *t, int64_t n, void *scratch);
     int64_t (*attn_grad_bytes)(int head_dim, int64_t max_len);
     void (*attn_grad)(const cpu_attn_grad *t, void *scratch);
 } cpu_kernels;

@@ -177,10 +177,10 @@ static void keys_load(float *rows, const char *x, int64_t ld, int64_t key,
         keys_load_as(rows, x, ld, key, n, table, page, d, false);
 }
 
-/* The length of a block of keys. */
-INLINE int block_keys(const lanes *l, int64_t key)
+/* The length of the block of keys that begins at `key`. */
+INLINE int block_keys(int64_t end, int64_t key)
 {
-    int64_t left = l->high + 1 - key;
+    const int64_t left = end - key;
     return left < CPU_KEYS ? (int)left : CPU_KEYS;
 }
 
@@ -188,7 +188,8 @@ INLINE int block_keys(const lanes *l, int64_t key)
 
 /* Few queries (a decoding step): lanes would be mostly empty, so each query is
  * a row here, scored by dot products, with its softmax along the row. Keys and
- * values are read where they are, once for all queries. */
+ * values are read where they are, once for all queries; while a block's keys
+ * are used its values are asked for, and then the next block's keys. */
 enum { FEW = CPU_ATTN_FEW };
 #if VL == 16
 #define FEW_KEYS 4 /* at once, and vectors of values at once */
@@ -197,58 +198,93 @@ enum { FEW = CPU_ATTN_FEW };
 #endif
 
 typedef struct few_space {
-    float *q, *o; /* [FEW, dp] */
-    float *p;     /* [FEW, CPU_KEYS] */
-    float m[FEW], sum[FEW];
-    int64_t at[2][CPU_KEYS]; /* rows of a block's keys, and of the next one's */
+    float *q;       /* [FEW, dp] */
+    float *p;       /* [FEW, CPU_KEYS] */
+    float *m, *sum; /* [FEW], of cpu_attn_part_floats */
+    float *o;       /* [FEW, dp] */
 } few_space;
 
-/* Rows of keys [key, key + n), on their way into the cache; the last one again
- * up to a full vector. */
+/* Keys or values of one K/V head, and where each key of a block lies. */
+typedef struct few_keys {
+    const char *x;
+    int64_t step, bytes; /* from row to row, and of one */
+    const int64_t *at;   /* [CPU_KEYS] */
+} few_keys;
+
+static few_keys keys_of(const cpu_attn_task *t, const int64_t *at, bool values)
+{
+    const int64_t size = t->bf ? 2 : 4;
+    return (few_keys){values ? t->v : t->k, (values ? t->ldv : t->ldk) * size,
+                      t->head_dim * size, at};
+}
+
+INLINE const char *few_row(const few_keys *k, int j)
+{
+    return k->x + k->at[j] * k->step;
+}
+
+INLINE void few_fetch(const few_keys *k, int from, int to)
+{
+    for (int j = from; j < to; ++j)
+        for (int64_t i = 0; i < k->bytes; i += 64)
+            __builtin_prefetch(few_row(k, j) + i);
+}
+
+/* Rows of keys [key, key + n); the last one again up to a full vector. */
 static void few_rows(const cpu_attn_task *t, int64_t key, int n, int64_t *at)
 {
-    const int64_t size = t->bf ? 2 : 4, bytes = t->head_dim * size;
     key_walk walk = {.table = t->table, .page = t->page};
-    for (int j = 0; j < n; ++j) {
-        const int64_t row = at[j] = key_row(&walk, key + j);
-        for (int64_t i = 0; i < bytes; i += 64) {
-            __builtin_prefetch((const char *)t->k + row * t->ldk * size + i);
-            __builtin_prefetch((const char *)t->v + row * t->ldv * size + i);
-        }
-    }
+    for (int j = 0; j < n; ++j)
+        at[j] = key_row(&walk, key + j);
     for (int j = n; j % VL; ++j) /* none where n is 0 */
         at[j] = at[n - 1];
 }
 
-/* sum[c][j] for FEW_KEYS keys from `first` on: vectors whose lanes together are
- * q_c . k_j. */
-INLINE void few_dots(int used, vf (*sum)[VL], int first, const few_space *s,
-                     const cpu_attn_task *t, const int64_t *at, bool bf)
+/* acc[c][j] += lanes of q_c . k_j for a vector of FEW_KEYS keys from `from` on.
+ */
+INLINE void few_dot(int used, vf (*acc)[FEW_KEYS], const few_space *s,
+                    const few_keys *k, int from, int64_t i, int64_t count,
+                    int64_t dp, bool bf)
 {
-    const int d = t->head_dim;
-    const int64_t dp = padded(d), step = t->ldk * (bf ? 2 : 4);
-    vf acc[FEW][FEW_KEYS] = {0};
-    FOR_VECTORS(i, count, d)
-    {
-        vf x[FEW_KEYS];
+    vf x[FEW_KEYS];
+    for (int j = 0; j < FEW_KEYS; ++j)
+        x[j] = count == VL ? load_any(few_row(k, from + j), i, bf)
+                           : load_some(few_row(k, from + j), i, count, bf);
+    for (int c = 0; c < used; ++c) {
+        const vf q = load(s->q + c * dp + i);
         for (int j = 0; j < FEW_KEYS; ++j)
-            x[j] = get((const char *)t->k + at[j] * step, i, count, bf);
-        for (int c = 0; c < used; ++c)
-            for (int j = 0; j < FEW_KEYS; ++j)
-                acc[c][j] += load(s->q + c * dp + i) * x[j];
+            acc[c][j] = madd(q, x[j], acc[c][j]);
     }
+}
+
+/* sum[c][j] for FEW_KEYS keys from `first` on, which lie `from` there:
+ * vectors whose lanes together are q_c . k_j. */
+INLINE void few_dots(int used, vf (*sum)[VL], int first, const few_space *s,
+                     const few_keys *k, int from, int d, bool bf)
+{
+    const int64_t dp = padded(d);
+    vf acc[FEW][FEW_KEYS];
+    for (int c = 0; c < used; ++c)
+        for (int j = 0; j < FEW_KEYS; ++j)
+            acc[c][j] = (vf){0};
+    int64_t i = 0;
+    for (; i + VL <= d; i += VL)
+        few_dot(used, acc, s, k, from, i, VL, dp, bf);
+    if (i < d)
+        few_dot(used, acc, s, k, from, i, d - i, dp, bf);
     for (int c = 0; c < used; ++c)
         for (int j = 0; j < FEW_KEYS; ++j)
             sum[c][first + j] = acc[c][j];
 }
 
-INLINE void few_scores(int used, few_space *s, const cpu_attn_task *t,
-                       const int64_t *at, int n, bool bf)
+INLINE void few_scores(int used, few_space *s, const few_keys *k, int n,
+                       const few_keys *v, int d, bool bf)
 {
     for (int key = 0; key < n; key += VL) {
         vf sum[FEW][VL];
+        few_fetch(v, key, n - key < VL ? n : key + VL);
         for (int j = 0; j < VL; j += FEW_KEYS)
-            few_dots(used, sum, j, s, t, at + key + j, bf);
+            few_dots(used, sum, j, s, k, key + j, d, bf);
         for (int c = 0; c < used; ++c)
             store(s->p + c * CPU_KEYS + key, rows_sum(sum[c]));
     }
@@ -257,16 +293,17 @@ INLINE void few_scores(int used, few_space *s, const cpu_attn_task *t,
 /* o[c] += sum over j of p[c, j] v_j, `wide` vectors of it from element i on, of
  * which the last has `count` elements. */
 INLINE void few_columns(int used, int wide, int64_t i, int64_t count,
-                        few_space *s, const cpu_attn_task *t, const int64_t *at,
-                        int n, bool bf)
+                        few_space *s, const few_keys *v, int n,
+                        const few_keys *next, int more, int64_t dp, bool bf)
 {
-    const int64_t dp = padded(t->head_dim), step = t->ldv * (bf ? 2 : 4);
     vf acc[FEW][FEW_KEYS];
     for (int c = 0; c < used; ++c)
         for (int w = 0; w < wide; ++w)
             acc[c][w] = load(s->o + c * dp + i + w * VL);
     for (int j = 0; j < n; ++j) {
-        const char *row = (const char *)t->v + at[j] * step;
+        const char *row = few_row(v, j);
+        if (j < more)
+            few_fetch(next, j, j + 1);
         vf x[FEW_KEYS];
         for (int w = 0; w < wide; ++w)
             x[w] = get(row, i + w * VL, w + 1 < wide ? VL : count, bf);
@@ -279,22 +316,27 @@ INLINE void few_columns(int used, int wide, int64_t i, int64_t count,
             store(s->o + c * dp + i + w * VL, acc[c][w]);
 }
 
-INLINE void few_values(int used, few_space *s, const cpu_attn_task *t,
-                       const int64_t *at, int n, bool bf)
+INLINE void few_values(int used, few_space *s, const few_keys *v, int n,
+                       const few_keys *next, int more, int d, bool bf)
 {
-    const int d = t->head_dim;
+    const int64_t dp = padded(d);
     int64_t i = 0;
-    for (; i + FEW_KEYS * VL <= d; i += FEW_KEYS * VL)
-        few_columns(used, FEW_KEYS, i, VL, s, t, at, n, bf);
-    for (; i < d; i += VL)
-        few_columns(used, 1, i, d - i < VL ? d - i : VL, s, t, at, n, bf);
+    for (; i + FEW_KEYS * VL <= d; i += FEW_KEYS * VL) {
+        few_columns(used, FEW_KEYS, i, VL, s, v, n, next, more, dp, bf);
+        more = 0; /* once is enough */
+    }
+    for (; i < d; i += VL) {
+        few_columns(used, 1, i, d - i < VL ? d - i : VL, s, v, n, next, more,
+                    dp, bf);
+        more = 0;
+    }
 }
 
 static void few_softmax(few_space *s, int row, int64_t low, int64_t high,
                         int64_t dp)
 {
     float *p = s->p + row * CPU_KEYS, *o = s->o + row * dp;
-    for (int j = 0; j < CPU_KEYS; ++j)
+    for (int j = 0; j < CPU_KEYS && (low > 0 || high < CPU_KEYS - 1); ++j)
         p[j] = j >= low && j <= high ? p[j] : -INFINITY;
     vf top = splat(s->m[row]);
     for (int j = 0; j < CPU_KEYS; j += VL)
@@ -312,68 +354,70 @@ static void few_softmax(few_space *s, int row, int64_t low, int64_t high,
         store(o + i, load(o + i) * keep);
 }
 
+/* Keys [key, end). */
 INLINE void few_of(int used, const cpu_attn_task *t, const lanes *l,
-                   few_space *s, bool bf)
+                   few_space *s, int64_t key, int64_t end, bool bf)
 {
-    const int64_t dp = padded(t->head_dim);
-    int64_t key = first_seen(l->low, t->window);
-    int now = 0, n = block_keys(l, key);
-    few_rows(t, key, n, s->at[now]);
+    const int d = t->head_dim;
+    int64_t rows[2][CPU_KEYS]; /* of a block's keys, and of the next one's */
+    int now = 0, n = block_keys(end, key);
+    few_rows(t, key, n, rows[now]);
+    few_keys k = keys_of(t, rows[now], false);
+    few_fetch(&k, 0, n);
     while (n > 0) {
-        const int64_t *at = s->at[now], then = key + n;
-        int more = then <= l->high ? block_keys(l, then) : 0;
+        const few_keys v = keys_of(t, rows[now], true);
+        const int more = block_keys(end, key + n);
         now = !now;
-        few_rows(t, then, more, s->at[now]);
-        few_scores(used, s, t, at, n, bf);
+        few_rows(t, key + n, more, rows[now]);
+        few_scores(used, s, &k, n, &v, d, bf);
         for (int c = 0; c < used; ++c) {
             int64_t last = l->pos[c] - key;
             int64_t low = t->window > 0 ? last - t->window + 1 : 0;
-            few_softmax(s, c, low, last, dp);
+            few_softmax(s, c, low, last < n ? last : n - 1, padded(d));
         }
-        few_values(used, s, t, at, n, bf);
-        key = then;
+        k = keys_of(t, rows[now], false);
+        few_values(used, s, &v, n, &k, more, d, bf);
+        key += n;
         n = more;
     }
 }
 
 INLINE void few_as(const cpu_attn_task *t, const lanes *l, few_space *s,
-                   bool bf)
+                   int64_t key, int64_t end, bool bf)
 {
     switch (l->used) {
     case 1:
-        few_of(1, t, l, s, bf);
+        few_of(1, t, l, s, key, end, bf);
         break;
     case 2:
-        few_of(2, t, l, s, bf);
+        few_of(2, t, l, s, key, end, bf);
         break;
     case 3:
-        few_of(3, t, l, s, bf);
+        few_of(3, t, l, s, key, end, bf);
         break;
     default:
-        few_of(FEW, t, l, s, bf);
+        few_of(FEW, t, l, s, key, end, bf);
         break;
     }
 }
 
-static void few(const cpu_attn_task *t, const lanes *l, few_space *s)
+/* Maxima, sums and o of these keys. */
+static void few(const cpu_attn_task *t, const lanes *l, few_space *s,
+                int64_t key, int64_t end)
 {
     const int d = t->head_dim;
     const int64_t dp = padded(d), size = t->bf ? 2 : 4;
     lanes_load(s->q, l, t->q + t->first * t->ldq * size, t->ldq, d, t->scale,
                t->bf);
     memset(s->o, 0, (size_t)(FEW * dp) * 4);
-    for (int c = 0; c < l->used; ++c) {
+    for (int c = 0; c < FEW; ++c) {
         s->m[c] = -INFINITY;
         s->sum[c] = 0;
     }
     if (t->bf)
-        few_as(t, l, s, true);
+        few_as(t, l, s, key, end, true);
     else
-        few_as(t, l, s, false);
-    for (int c = 0; c < l->used; ++c)
-        for (int64_t i = 0; i < dp; i += VL)
-            store(s->o + c * dp + i,
-                  load(s->o + c * dp + i) * (1.0f / s->sum[c]));
+        few_as(t, l, s, key, end, false);
 }
 
 int64_t CPU_NAME(cpu_attn_bytes)(int head_dim)
@@ -411,7 +455,7 @@ static void many(const cpu_attn_task *t, const lanes *l, float *rows)
     }
     int64_t key = first_seen(l->low, t->window);
     for (; key <= l->high; key += CPU_KEYS) {
-        int n = block_keys(l, key);
+        int n = block_keys(l->high + 1, key);
         keys_load(kv, t->k, t->ldk, key, n, t->table, t->page, d, t->bf);
         CPU_NAME(cpu_mm)(n, l->count, dp, kv, dp, 1, qt, LD, st, LD, false);
         hide(st, l, key, n, t->window);
@@ -428,6 +472,25 @@ static void many(const cpu_attn_task *t, const lanes *l, float *rows)
     finish(t, l, rows, m, sum);
 }
 
+/* A part of few queries lies at `part`: m, sum, o. */
+static void few_place(few_space *s, float *part)
+{
+    s->m = part;
+    s->sum = part + FEW;
+    s->o = part + 2 * FEW;
+}
+
+/* o and lse of few queries, whose sums are complete. */
+static void few_finish(const cpu_attn_task *t, const lanes *l, few_space *s)
+{
+    const int64_t dp = padded(t->head_dim);
+    for (int c = 0; c < l->used; ++c)
+        for (int64_t i = 0; i < dp; i += VL)
+            store(s->o + c * dp + i,
+                  load(s->o + c * dp + i) * (1.0f / s->sum[c]));
+    finish(t, l, s->o, s->m, s->sum);
+}
+
 void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
 {
     lanes l;
@@ -438,10 +501,43 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
     }
     const int64_t dp = padded(t->head_dim);
     few_space s = {.q = scratch};
-    s.o = s.q + CPU_PAD * dp; /* lanes_load fills CPU_PAD rows */
-    s.p = s.o + FEW * dp;
-    few(t, &l, &s);
-    finish(t, &l, s.o, s.m, s.sum);
+    s.p = s.q + CPU_PAD * dp; /* lanes_load fills CPU_PAD rows */
+    few_place(&s, t->part ? t->part : s.p + FEW * CPU_KEYS);
+    if (t->part) {
+        few(t, &l, &s, t->key, t->key_end);
+        return;
+    }
+    few(t, &l, &s, first_seen(l.low, t->window), l.high + 1);
+    few_finish(t, &l, &s);
+}
+
+void CPU_NAME(cpu_attn_join)(const cpu_attn_task *t, int64_t n, void *scratch)
+{
+    const int64_t dp = padded(t->head_dim);
+    const int64_t each = cpu_attn_part_floats(t->head_dim);
+    lanes l;
+    few_space all = {0};
+    lanes_set(&l, t->heads, t->past + t->first, (int)t->n);
+    few_place(&all, scratch);
+    memset(all.o, 0, (size_t)(FEW * dp) * 4);
+    for (int c = 0; c < l.used; ++c) {
+        /* A query that sees no key of a part has -infinity there, but a finite
+         * maximum over all: it sees itself. */
+        float m = -INFINITY, sum = 0;
+        for (int64_t i = 0; i < n; ++i)
+            m = t->part[i * each + c] > m ? t->part[i * each + c] : m;
+        for (int64_t i = 0; i < n; ++i) {
+            few_space s = {0};
+            few_place(&s, t->part + i * each);
+            const vf keep = exp_vf(splat(s.m[c] - m));
+            sum += s.sum[c] * keep[0];
+            for (int64_t at = c * dp; at < (c + 1) * dp; at += VL)
+                store(all.o + at, load(all.o + at) + load(s.o + at) * keep);
+        }
+        all.m[c] = m;
+        all.sum[c] = sum;
+    }
+    few_finish(t, &l, &all);
 }
 
 /* ---- backward ------------------------------------------------------- */
@@ -539,7 +635,7 @@ static void grad_block(const cpu_attn_grad *t, grad_space *s, int head,
     memset(s->dqt, 0, (size_t)(LD * dp) * 4);
     int64_t key = first_seen(l.low, t->window);
     for (; key <= l.high; key += CPU_KEYS) {
-        int keys = block_keys(&l, key);
+        int keys = block_keys(l.high + 1, key);
         float *k = s->k + key * dp, *v = s->v + key * dp;
         CPU_NAME(cpu_mm)
         (keys, l.count, dp, k, dp, 1, s->qt, LD, s->st, LD, false);

@@ -229,12 +229,26 @@ INLINE float lanes_sum(vf v)
     return lanes_sum4((__m128)v);
 #endif
 }
+/* The same for the largest; `larger` says what becomes of NaN. */
+INLINE float lanes_max4(__m128 v)
+{
+    v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)));
+}
 INLINE float lanes_max(vf v)
 {
-    for (int half = VL / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i)
-            v[i] = v[i + half] > v[i] ? v[i + half] : v[i];
-    return v[0];
+#if VL == 16
+    __m256 w = _mm256_max_ps(_mm512_castps512_ps256((__m512)v),
+                             _mm512_extractf32x8_ps((__m512)v, 1));
+#elif VL == 8
+    __m256 w = (__m256)v;
+#endif
+#if VL >= 8
+    return lanes_max4(
+        _mm_max_ps(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1)));
+#else
+    return lanes_max4((__m128)v);
+#endif
 }
 
 /* e^x, relative error below 1.2e-7 for -87.3 <= x <= 88.3; less gives 0, more
@@ -324,15 +338,25 @@ INLINE void turn_square(vf *row)
 #endif
 }
 
+#if VL == 16
+/* One stage of a transposition, its rows added instead of kept. */
+INLINE void sum_stage(vf *row, int bit)
+{
+    for (int i = 0; i < bit; ++i) {
+        turn_pair(row + i, row + i + bit, bit);
+        row[i] += row[i + bit];
+    }
+}
+#endif
+
 /* Lane i: the sum of the lanes of row i. The rows are lost. */
 INLINE vf rows_sum(vf *row)
 {
-#if VL == 16 /* the stages of a transposition, added instead of kept */
-    for (int bit = 8; bit > 0; bit /= 2)
-        for (int i = 0; i < bit; ++i) {
-            turn_pair(row + i, row + i + bit, bit);
-            row[i] += row[i + bit];
-        }
+#if VL == 16
+    sum_stage(row, 8); /* written out: `bit` must be a constant */
+    sum_stage(row, 4);
+    sum_stage(row, 2);
+    sum_stage(row, 1);
     return row[0];
 #else
     turn_square(row);
