@@ -42,19 +42,12 @@ static uint8_t exponent(uint16_t x)
 static bool list_exponents(const block *b, uint8_t *list, uint8_t *place)
 {
     const uint16_t *x = b->at[0][0];
-    uint8_t least = 255, most = 0;
-    for (int i = 0; i < SIDE * SIDE; ++i) {
-        const uint8_t e = exponent(x[i]);
-        least = e < least ? e : least;
-        most = e > most ? e : most;
-    }
-    const bool near = most - least < LIST;
     bool seen[256] = {false};
-    for (int i = 0; i < SIDE * SIDE && !near; ++i)
-        seen[exponent(x[i])] = true;
     int count = 0;
-    for (int e = least; e <= most; ++e)
-        if (near || seen[e]) {
+    for (int i = 0; i < SIDE * SIDE; ++i)
+        seen[exponent(x[i])] = true;
+    for (int e = 0; e < 256; ++e)
+        if (seen[e]) {
             if (count == LIST)
                 return false;
             place[e] = (uint8_t)count;
@@ -116,7 +109,7 @@ static corner corner_of(const weight *w, int64_t i)
 static bool write_at(const weight *w, int64_t i, uint8_t *out)
 {
     const corner at = corner_of(w, i);
-    if (at.k >= SIDE && w->kernels->compact_near(out, at.w, w->k, at.n))
+    if (at.k >= SIDE && w->kernels->compact_write(out, at.w, w->k, at.n))
         return true;
     block b;
     load_block(&b, at.w, w->k, at.n, at.k);

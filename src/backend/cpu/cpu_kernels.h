@@ -188,10 +188,10 @@ typedef struct cpu_kernels {
     void (*few_compact)(const cpu_few *f);
     void (*few_compact_x)(float *dst, const void *x, int64_t ldx, int64_t m,
                           int64_t k, bool bf);
-    /* A block of the compact copy of w [n, at least 32 columns]. False: its
-     * exponents are 16 or more apart, what is written says nothing. */
-    bool (*compact_near)(uint8_t *block, const uint16_t *w, int64_t ld,
-                         int64_t n);
+    /* A block of the compact copy of w [n, at least 32 columns]. False: too
+     * many exponents, or too far apart; what is written says nothing. */
+    bool (*compact_write)(uint8_t *block, const uint16_t *w, int64_t ld,
+                          int64_t n);
     /* x as `few` takes it: m rounded up to CPU_PAD times k rounded up floats */
     void (*few_x)(float *dst, const void *x, int64_t ldx, int64_t m, int64_t k,
                   bool bf);

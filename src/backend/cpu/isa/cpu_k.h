@@ -39,8 +39,8 @@ void CPU_NAME(cpu_gemm)(const cpu_gemm_block *g);
 void CPU_NAME(cpu_few)(const cpu_few *f);
 void CPU_NAME(cpu_few_x)(float *dst, const void *x, int64_t ldx, int64_t m,
                          int64_t k, bool bf);
-bool CPU_NAME(cpu_compact_near)(uint8_t *block, const uint16_t *w, int64_t ld,
-                                int64_t n);
+bool CPU_NAME(cpu_compact_write)(uint8_t *block, const uint16_t *w, int64_t ld,
+                                 int64_t n);
 void CPU_NAME(cpu_few_compact)(const cpu_few *f);
 void CPU_NAME(cpu_few_compact_x)(float *dst, const void *x, int64_t ldx,
                                  int64_t m, int64_t k, bool bf);

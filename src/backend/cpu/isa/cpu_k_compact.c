@@ -25,23 +25,42 @@ _Static_assert(CPU_GEMM_K % CHUNK == 0 && CHUNK % SIDE == 0,
 
 /* ---- closing a block --------------------------------------------------- */
 
+INLINE int words_least(vb v)
+{
+    uint16_t word[2 * VL];
+    memcpy(word, &v, sizeof word);
+    for (int i = 1; i < 2 * VL; ++i)
+        word[0] = word[i] < word[0] ? word[i] : word[0];
+    return word[0];
+}
+INLINE int words_most(vb v)
+{
+    uint16_t word[2 * VL];
+    memcpy(word, &v, sizeof word);
+    for (int i = 1; i < 2 * VL; ++i)
+        word[0] = word[i] > word[0] ? word[i] : word[0];
+    return word[0];
+}
+INLINE uint32_t lanes_or(vu v)
+{
+    uint32_t all = 0;
+    for (int i = 0; i < VL; ++i)
+        all |= v[i];
+    return all;
+}
+
 /* Exponents of both words of a pair. */
 INLINE vb exponents(vu pair)
 {
     return (vb)(pair >> 7 & 0xff00ffU);
 }
 
-/* Bytes of a pair of columns from words of it, those of each vector. */
-INLINE void put_bytes(uint8_t *to, const vb *words)
-{
-    for (int part = 0; part < COMPACT_PARTS; ++part) {
-        const vb bytes = VB_NARROW(words[part], words[part + COMPACT_PARTS]);
-        memcpy(to + part * (int)sizeof bytes, &bytes, sizeof bytes);
-    }
-}
+/* The least exponent and the largest. */
+typedef struct span {
+    int least, most;
+} span;
 
-/* The least exponent, and how far the largest is from it. */
-INLINE int span(vu (*pair)[VECTORS], int *least_of_all)
+INLINE span span_of(vu (*pair)[VECTORS])
 {
     vb least = exponents(pair[0][0]), most = least;
     for (int p = 0; p < SIDE / 2; ++p)
@@ -50,15 +69,74 @@ INLINE int span(vu (*pair)[VECTORS], int *least_of_all)
             least = VB_LEAST(least, e);
             most = VB_MOST(most, e);
         }
-    uint16_t low[2 * VL], high[2 * VL];
-    memcpy(low, &least, sizeof low);
-    memcpy(high, &most, sizeof high);
-    for (int i = 1; i < 2 * VL; ++i) {
-        low[0] = low[i] < low[0] ? low[i] : low[0];
-        high[0] = high[i] > high[0] ? high[i] : high[0];
+    return (span){words_least(least), words_most(most)};
+}
+
+/* Exponents are counted down from the largest; those FAR below it or more must
+ * be all the same (zeros, mostly) and count as FAR. */
+enum { FAR = 31 };
+
+/* Bit i: an exponent is i below the largest. 0: more than one is far below. */
+INLINE uint32_t distances(vu (*pair)[VECTORS], span s)
+{
+    const vu most = (vu){0} + (uint32_t)s.most;
+    const vb above = (vb)((vu){0} + (uint32_t)(s.least + 1) * 0x10001U);
+    vb second = (vb)((vu){0} - 1U);
+    vu seen = {0};
+    for (int p = 0; p < SIDE / 2; ++p)
+        for (int v = 0; v < VECTORS; ++v) {
+            const vu e = (vu)exponents(pair[p][v]);
+            seen |= VB_ONE_LEFT(most - (e & 0xffffU), FAR) |
+                    VB_ONE_LEFT(most - (e >> 16), FAR);
+            /* the least one itself wraps around to the largest word */
+            second = VB_LEAST(second, VB_WORDS_LESS((vb)e, above));
+        }
+    if (s.most - (s.least + 1 + words_least(second)) >= FAR &&
+        words_least(second) < 0xffff)
+        return 0;
+    return lanes_or(seen);
+}
+
+/* Bytes of a pair of columns from words of it, those of each vector. */
+INLINE vb bytes_of_words(const vb *words, int part)
+{
+    return VB_NARROW(words[part], words[part + COMPACT_PARTS]);
+}
+
+/* Codes of exponents (bytes), by their distance from the largest. */
+typedef struct coder {
+    vb near, far; /* codes for distances 0 to 15, and 16 to 31 */
+    vb most;
+} coder;
+
+INLINE vb codes_of(const coder *c, vb exponent)
+{
+    const vb d =
+        VB_BYTES_LEAST(VB_BYTES_LESS(c->most, exponent), VB_BYTES(FAR));
+    /* An index of 128 and more gives 0. */
+    return VB_LOOK_UP(c->near, VB_BYTES_LESS(d, VB_BYTES(0x90))) |
+           VB_LOOK_UP(c->far, VB_BYTES_LESS(d, VB_BYTES(16)));
+}
+
+/* The list of exponents, and how to code them. False: more than 16. */
+INLINE bool open_coder(coder *c, uint8_t *list, uint32_t seen, span s)
+{
+    uint8_t code[32] = {0};
+    int n = 0;
+    memset(list, 0, 16);
+    for (; seen; seen &= seen - 1, ++n) {
+        const int d = __builtin_ctz(seen);
+        if (n == 16)
+            return false;
+        list[n] = (uint8_t)(d == FAR ? s.least : s.most - d);
+        code[d] = (uint8_t)n;
     }
-    *least_of_all = low[0];
-    return high[0] - low[0];
+    c->near =
+        VB_EVERYWHERE(_mm_loadu_si128((const __m128i *)(const void *)code));
+    c->far = VB_EVERYWHERE(
+        _mm_loadu_si128((const __m128i *)(const void *)(code + 16)));
+    c->most = VB_BYTES(s.most);
+    return n > 0;
 }
 
 INLINE void turn_block(vu (*pair)[VECTORS], const uint16_t *w, int64_t ld,
@@ -79,29 +157,40 @@ INLINE void turn_block(vu (*pair)[VECTORS], const uint16_t *w, int64_t ld,
     }
 }
 
-bool CPU_NAME(cpu_compact_near)(uint8_t *out, const uint16_t *w, int64_t ld,
-                                int64_t n)
+/* Sign and mantissa, and the exponent's code, of a pair of columns. */
+INLINE void close_pair(uint8_t *rest, vb *code, const vu *pair, const coder *c)
+{
+    vb low[VECTORS], high[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) {
+        low[v] = (vb)((pair[v] >> 8 & 0x800080U) | (pair[v] & 0x7f007fU));
+        high[v] = exponents(pair[v]);
+    }
+    for (int part = 0; part < COMPACT_PARTS; ++part) {
+        const vb bytes = bytes_of_words(low, part);
+        memcpy(rest + part * (int)sizeof bytes, &bytes, sizeof bytes);
+        code[part] = codes_of(c, bytes_of_words(high, part));
+    }
+}
+
+bool CPU_NAME(cpu_compact_write)(uint8_t *out, const uint16_t *w, int64_t ld,
+                                 int64_t n)
 {
     vu pair[SIDE / 2][VECTORS];
-    int least;
     turn_block(pair, w, ld, n);
-    if (span(pair, &least) >= 16)
+    const span s = span_of(pair);
+    coder c;
+    if (!open_coder(&c, out, distances(pair, s), s))
         return false;
-    for (int i = 0; i < 16; ++i)
-        out[i] = (uint8_t)(least + i);
-    const vu base = (vu){0} + (uint32_t)least * 0x10001U;
-    uint8_t *codes = out + 16 + SIDE * SIDE;
-    for (int p = 0; p < SIDE / 2; ++p) {
-        vb rest[VECTORS], code[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) {
-            const vu w2 = pair[p][v], before = pair[p - p % 2][v];
-            rest[v] = (vb)((w2 >> 8 & 0x800080U) | (w2 & 0x7f007fU));
-            code[v] = (vb)(((vu)exponents(w2) - base) << (p % 2 ? 4 : 0));
-            if (p % 2)
-                code[v] |= (vb)((vu)exponents(before) - base);
+    uint8_t *rest = out + 16, *codes = rest + SIDE * SIDE;
+    for (int p = 0; p < SIDE / 2; p += 2) {
+        vb even[COMPACT_PARTS], odd[COMPACT_PARTS];
+        close_pair(rest + p * 2 * SIDE, even, pair[p], &c);
+        close_pair(rest + (p + 1) * 2 * SIDE, odd, pair[p + 1], &c);
+        for (int part = 0; part < COMPACT_PARTS; ++part) {
+            const vb both = even[part] | VB_LEFT(odd[part], 4);
+            memcpy(codes + p / 2 * 2 * SIDE + part * (int)sizeof both, &both,
+                   sizeof both);
         }
-        put_bytes(out + 16 + p * 2 * SIDE, rest);
-        put_bytes(codes + p / 2 * 2 * SIDE, code);
     }
     return true;
 }

@@ -22,15 +22,32 @@ typedef __m512i vb;
 #define VB_WORDS_HIGH(a, b) _mm512_unpackhi_epi8(a, b)
 /* a | (b & c) */
 #define VB_WITH(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0xf8)
+#define VB_LEFT(v, n)    _mm512_slli_epi16(v, n)
 /* Words to bytes, and back by VB_WORDS */
-#define VB_NARROW(a, b) _mm512_packus_epi16(a, b)
-#define VB_LEAST(a, b)  _mm512_min_epu16(a, b)
-#define VB_MOST(a, b)   _mm512_max_epu16(a, b)
+#define VB_NARROW(a, b)      _mm512_packus_epi16(a, b)
+#define VB_LEAST(a, b)       _mm512_min_epu16(a, b)
+#define VB_MOST(a, b)        _mm512_max_epu16(a, b)
+#define VB_WORDS_LESS(a, b)  _mm512_sub_epi16(a, b)
+#define VB_BYTES_LESS(a, b)  _mm512_sub_epi8(a, b)
+#define VB_BYTES_LEAST(a, b) _mm512_min_epu8(a, b)
+/* 1 << min(n, most) in every float's place */
+#define VB_ONE_LEFT(n, most)                                                   \
+    (vu) _mm512_sllv_epi32(                                                    \
+        _mm512_set1_epi32(1),                                                  \
+        _mm512_min_epu32((__m512i)(n), _mm512_set1_epi32(most)))
 #else
 typedef __m256i vb;
-#define VB_NARROW(a, b)     _mm256_packus_epi16(a, b)
-#define VB_LEAST(a, b)      _mm256_min_epu16(a, b)
-#define VB_MOST(a, b)       _mm256_max_epu16(a, b)
+#define VB_LEFT(v, n)        _mm256_slli_epi16(v, n)
+#define VB_NARROW(a, b)      _mm256_packus_epi16(a, b)
+#define VB_LEAST(a, b)       _mm256_min_epu16(a, b)
+#define VB_MOST(a, b)        _mm256_max_epu16(a, b)
+#define VB_WORDS_LESS(a, b)  _mm256_sub_epi16(a, b)
+#define VB_BYTES_LESS(a, b)  _mm256_sub_epi8(a, b)
+#define VB_BYTES_LEAST(a, b) _mm256_min_epu8(a, b)
+#define VB_ONE_LEFT(n, most)                                                   \
+    (vu) _mm256_sllv_epi32(                                                    \
+        _mm256_set1_epi32(1),                                                  \
+        _mm256_min_epu32((__m256i)(n), _mm256_set1_epi32(most)))
 #define VB_LOAD(p)          _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define VB_BYTES(x)         _mm256_set1_epi8((char)(x))
 #define VB_RIGHT(v, n)      _mm256_srli_epi16(v, n)

@@ -30,7 +30,7 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .few_x = CPU_NAME(cpu_few_x),
 #if VL > 4
     .few_compact = CPU_NAME(cpu_few_compact),
-    .compact_near = CPU_NAME(cpu_compact_near),
+    .compact_write = CPU_NAME(cpu_compact_write),
     .few_compact_x = CPU_NAME(cpu_few_compact_x),
 #endif
     .attn_bytes = CPU_NAME(cpu_attn_bytes),
