@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "backend/backend.h"
+#include "backend/team.h"
 
 typedef lori_status open_fn(const backend_options *options, backend **out,
                             lori_error *err);
@@ -34,6 +35,21 @@ lori_status backend_open(const backend_options *options, backend **out,
                      "ref%s%s%s",
                      name, near ? " (did you mean '" : "", near ? near : "",
                      near ? "'?)" : "");
+}
+
+lori_status backend_team_open(backend *be, lori_error *err)
+{
+    be->team = backend_team_new(be->n_threads);
+    if (be->team)
+        return LORI_OK;
+    return base_fail(err, LORI_NO_MEMORY,
+                     "backend %s: %d threads cannot be started; use fewer",
+                     be->name, be->n_threads);
+}
+
+void backend_parallel(backend *be, int n, backend_part *part, void *context)
+{
+    backend_team_run(be->team, n, part, context);
 }
 
 void backend_close(backend *be)

@@ -27,6 +27,7 @@
 #define BACKEND_GROUP       4
 
 typedef struct backend backend;
+typedef struct backend_team backend_team;     /* threads, team.h */
 typedef struct backend_weight backend_weight; /* a frozen matrix, opaque */
 
 /* A matrix by value: element (i, j) at data + (i * ld + j) * size. Row-major,
@@ -120,6 +121,7 @@ struct backend {
     const char *detail; /* instruction set and libraries in use, one line */
     base_dtype act, acc;
     int n_threads;
+    backend_team *team; /* of n_threads, in which no operation runs now */
     void *impl;
     void (*close)(backend *be);
 
@@ -287,6 +289,19 @@ int backend_threads(void);
 /* One line about the machine: processor name, instruction sets, threads. */
 void backend_machine(base_str *out);
 
+/* Calls part(context, thread, n) on threads 0, the caller, to n - 1 of be's
+ * n_threads, for work of the caller's own; returns when all are done. Not from
+ * within a part. */
+typedef void backend_part(void *context, int thread, int n);
+void backend_parallel(backend *be, int n, backend_part *part, void *context);
+
+/* The first of `count` things in a thread's equal share; its last one comes
+ * before the first of thread + 1. */
+static inline int64_t backend_share(int64_t count, int thread, int n)
+{
+    return count * thread / n;
+}
+
 /* What the folders provide to backend.c. */
 lori_status backend_ref_open(const backend_options *options, backend **out,
                              lori_error *err);
@@ -294,9 +309,11 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
                              lori_error *err);
 lori_status backend_cuda_open(const backend_options *options, backend **out,
                               lori_error *err);
-/* What they share: out [rows, cols] act (F32 or BF16), host memory, = the
- * tensor's entries. Refuses a finite one that is infinite in `act`. */
-lori_status backend_convert(const backend_tensor *t, base_dtype act,
-                            int n_threads, void *out, lori_error *err);
+/* Starts be->team, of be->n_threads. */
+lori_status backend_team_open(backend *be, lori_error *err);
+/* What they share: out [rows, cols] be->act (F32 or BF16), host memory, = the
+ * tensor's entries. Refuses a finite one that is infinite as such. */
+lori_status backend_convert(backend *be, const backend_tensor *t, void *out,
+                            lori_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "backend/backend.h"
+#include "backend/team.h"
 
 static bool is_finite_as(const void *p, base_dtype dtype, int64_t i)
 {
@@ -45,20 +46,47 @@ static int64_t convert_part(const backend_tensor *t, base_dtype act, void *out,
     return -1;
 }
 
-lori_status backend_convert(const backend_tensor *t, base_dtype act,
-                            int n_threads, void *out, lori_error *err)
+enum { PART = 65536 };
+
+/* What backend_convert() gives its threads. */
+typedef struct conversion {
+    const backend_tensor *t;
+    base_dtype act;
+    void *out;
+    int64_t total;
+    backend_tasks parts;
+    _Atomic int64_t bad; /* the first entry that became infinite */
+} conversion;
+
+static void convert_parts(void *context, int thread, int n)
 {
-    const int64_t total = t->rows * t->cols, part = 65536;
-    int64_t bad = INT64_MAX;
-#pragma omp parallel for num_threads(n_threads) reduction(min                  \
-                                                          : bad)               \
-    schedule(static)
-    for (int64_t at = 0; at < total; at += part) {
-        int64_t n = total - at < part ? total - at : part;
-        int64_t found = convert_part(t, act, out, at, n);
-        if (found >= 0 && found < bad)
-            bad = found;
+    (void)thread;
+    (void)n;
+    conversion *c = context;
+    int64_t i;
+    while (backend_take(&c->parts, &i)) {
+        const int64_t at = i * PART, left = c->total - at;
+        const int64_t found =
+            convert_part(c->t, c->act, c->out, at, left < PART ? left : PART);
+        int64_t before = c->bad;
+        while (found >= 0 && found < before &&
+               !atomic_compare_exchange_weak(&c->bad, &before, found))
+            ;
     }
+}
+
+lori_status backend_convert(backend *be, const backend_tensor *t, void *out,
+                            lori_error *err)
+{
+    const base_dtype act = be->act;
+    conversion c = {.t = t,
+                    .act = act,
+                    .out = out,
+                    .total = t->rows * t->cols,
+                    .bad = INT64_MAX};
+    c.parts.count = (c.total + PART - 1) / PART;
+    backend_team_run(be->team, be->n_threads, convert_parts, &c);
+    const int64_t bad = c.bad;
     if (bad != INT64_MAX)
         return base_fail(err, LORI_NUMERIC,
                          "tensor '%s': the %s entry at [%lld, %lld] is too "

@@ -2,10 +2,7 @@
 #include "cli/cli.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -40,42 +37,6 @@ static void print_help(FILE *to)
     fputs("\n`lori COMMAND --help` tells more.\n", to);
 }
 
-/* Spins of a waiting thread that take about as long as waking a sleeping one:
- * processors pause for 10 to 50 ns. */
-static int spins(void)
-{
-    enum { PAUSES = 1000, LEAST = 500, MOST = 20000 };
-    const double wake_ns = 40e3;
-    struct timespec s, e;
-    clock_gettime(CLOCK_MONOTONIC, &s);
-    for (int i = 0; i < PAUSES; i++)
-        __builtin_ia32_pause();
-    clock_gettime(CLOCK_MONOTONIC, &e);
-    double ns =
-        1e9 * (double)(e.tv_sec - s.tv_sec) + (double)(e.tv_nsec - s.tv_nsec);
-    double n = wake_ns * PAUSES / (ns > 1 ? ns : 1);
-    return n < LEAST ? LEAST : n > MOST ? MOST : (int)n;
-}
-
-/* Threads that wait for work should not spin for long: when another program
- * wants the processors too, every spin costs a time slice (measured: with
- * GNU's own setting training beside one busy process was 30 times slower). Its
- * OpenMP reads this setting before main, so the program starts itself again
- * with it, unless the user has chosen. When that fails, everything still works.
- */
-static void calm_threads(char **argv)
-{
-    char self[4096], count[16];
-    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
-        return;
-    snprintf(count, sizeof count, "%d", spins());
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0 || setenv("GOMP_SPINCOUNT", count, 1) != 0)
-        return;
-    self[n] = 0;
-    execv(self, argv);
-}
-
 int main(int argc, char **argv)
 {
     const char *names[N_COMMANDS];
@@ -96,7 +57,6 @@ int main(int argc, char **argv)
         names[i] = commands[i].name;
         if (strcmp(argv[1], names[i]) != 0)
             continue;
-        calm_threads(argv);
         cli_signals();
         return commands[i].run(argc - 1, argv + 1);
     }

@@ -3,7 +3,6 @@
 #include "infer/infer_i.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 
 #define RNG_STREAM 0x696e666572ULL /* "infer" */
@@ -363,13 +362,27 @@ static void judge(infer_slot *s, int32_t id, const infer_hooks *hooks)
         s->ended = next == INFER_END_CANCEL;
 }
 
+/* Threads that choose the tokens of rows, each with its own scratch. */
+typedef struct choice {
+    infer_engine *e;
+    int64_t n;
+} choice;
+
+static void choose_part(void *context, int thread, int n)
+{
+    const choice *c = context;
+    const int64_t end = backend_share(c->n, thread + 1, n);
+    for (int64_t k = backend_share(c->n, thread, n); k < end; k++)
+        choose(c->e, &c->e->choosers[thread], k);
+}
+
 static void take_tokens(infer_engine *e, const model_step *step,
                         const infer_hooks *hooks)
 {
     const int64_t n = step->n_rows;
-#pragma omp parallel for num_threads(e->n_choosers) schedule(static) if (n > 1)
-    for (int64_t k = 0; k < n; k++)
-        choose(e, &e->choosers[omp_get_thread_num()], k);
+    choice c = {e, n};
+    backend_parallel(model_get_backend(e->m), n > 1 ? e->n_choosers : 1,
+                     choose_part, &c);
     for (int64_t k = 0; k < n; k++) {
         infer_slot *s = &e->slots[e->row_slot[k]];
         infer_result *r = s->job->result;

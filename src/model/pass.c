@@ -261,6 +261,24 @@ static bool row_finite(const void *row, base_dtype dtype, int64_t n)
     return sum[0] + sum[1] + sum[2] + sum[3] == 0;
 }
 
+/* Rows of logits that must be finite. */
+typedef struct checked_rows {
+    const char *rows;
+    base_dtype dtype;
+    int64_t cols, n;
+    _Atomic bool bad;
+} checked_rows;
+
+static void check_rows(void *context, int thread, int n)
+{
+    checked_rows *c = context;
+    const size_t row = (size_t)c->cols * base_dtype_bytes(c->dtype);
+    const int64_t end = backend_share(c->n, thread + 1, n);
+    for (int64_t k = backend_share(c->n, thread, n); k < end; k++)
+        if (!row_finite(c->rows + (size_t)k * row, c->dtype, c->cols))
+            c->bad = true;
+}
+
 lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
                               lori_error *err)
 {
@@ -272,14 +290,9 @@ lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
     for (int64_t k = 0; lse && k < p->label_real; k++)
         lse[k] = host_value(run, k);
     const int64_t vocab = run->m->config.vocab;
-    int64_t bad = 0;
-#pragma omp parallel for num_threads(be->n_threads) reduction(+ : bad)         \
-    schedule(static) if (p->label_real > 1)
-    for (int64_t k = 0; k < p->label_real; k++)
-        bad += !row_finite((const char *)logits +
-                               (size_t)(k * vocab) * base_dtype_bytes(be->acc),
-                           be->acc, vocab);
-    if (bad == 0)
+    checked_rows c = {logits, be->acc, vocab, p->label_real, false};
+    backend_parallel(be, p->label_real > 1 ? be->n_threads : 1, check_rows, &c);
+    if (!c.bad)
         return LORI_OK;
     return base_fail(err, LORI_NUMERIC,
                      "a logit is not a finite number: the weights or the "

@@ -5,7 +5,6 @@
  * other types are converted once. */
 #include <cpuid.h>
 #include <math.h>
-#include <omp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -323,9 +322,8 @@ static lori_status table_weight_open(backend *be, const backend_tensor *t,
         bool fits = base_mul((size_t)t->rows, (size_t)t->cols, &n) &&
                     base_mul(n, base_dtype_bytes(be->act), &bytes);
         w->data = w->owned = fits ? cpu_memory(bytes) : NULL;
-        st = w->owned
-                 ? backend_convert(t, be->act, be->n_threads, w->owned, err)
-                 : base_no_memory(err, bytes);
+        st = w->owned ? backend_convert(be, t, w->owned, err)
+                      : base_no_memory(err, bytes);
     }
     if (st) {
         table_weight_close(be, w);
@@ -340,8 +338,7 @@ static int64_t table_weight_compact(backend *be, backend_weight *w)
     cpu_backend *cpu = cpu_of(be);
     size_t bytes = 0;
     if (!w->compact.blocks && be->act == BASE_BF16 && cpu->k->few_compact)
-        cpu_compact_make(cpu->k, w->data, w->rows, w->cols, be->n_threads,
-                         &w->compact, &bytes);
+        cpu_compact_make(cpu, w->data, w->rows, w->cols, &w->compact, &bytes);
     return (int64_t)bytes;
 }
 
@@ -358,6 +355,7 @@ static void table_weight_hold(backend *be, backend_weight *const *w, int n)
 static void table_close(backend *be)
 {
     cpu_backend *cpu = cpu_of(be);
+    backend_team_free(cpu->be.team);
     cpu_dnnl_close(cpu->dnnl);
     cpu_memory_free(cpu->scratch);
     cpu_memory_free(cpu->list);
@@ -386,23 +384,6 @@ static void fill(backend *be)
     cpu_attn_fill(be);
 }
 
-/* Starts the team that all later regions use, with the program's signals
- * blocked: a handler (an editor's, say) must run on a thread of the program's.
- * What a fault raises stays open. */
-static void start_workers(int n_threads)
-{
-    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    sigset_t blocked, before;
-    int started = 0; /* an empty region might be left out */
-    sigfillset(&blocked);
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; ++i)
-        sigdelset(&blocked, faults[i]);
-    pthread_sigmask(SIG_BLOCK, &blocked, &before);
-#pragma omp parallel num_threads(n_threads) reduction(+ : started)
-    started++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
 lori_status backend_cpu_open(const backend_options *options, backend **out,
                              lori_error *err)
 {
@@ -421,13 +402,12 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
     cpu->be.acc = BASE_F32;
     cpu->be.n_threads =
         options->n_threads > 0 ? options->n_threads : backend_threads();
-    start_workers(cpu->be.n_threads);
     fill(&cpu->be);
     cpu->k = rungs[rung].k;
     cpu->tiles = options->dtype == BASE_BF16 ? rungs[rung].tiles : NULL;
     cpu->l2_bytes = second_cache();
-    lori_status st = LORI_OK;
-    if (options->dtype == BASE_BF16 && dnnl_is_fast(&rungs[rung]))
+    lori_status st = backend_team_open(&cpu->be, err);
+    if (!st && options->dtype == BASE_BF16 && dnnl_is_fast(&rungs[rung]))
         st = cpu_dnnl_open(cpu->be.n_threads, &cpu->dnnl, err);
     if (!st) {
         describe(cpu, rungs[rung].isa);

@@ -6,8 +6,6 @@
  * takes a whole sequence and one key/value head a task (of a long sequence,
  * some of its query heads): every sum then has one owner, so there are no
  * atomics and no order to depend on. */
-#include <omp.h>
-
 #include "backend/cpu/cpu_i.h"
 
 typedef struct task {
@@ -119,6 +117,8 @@ typedef struct attention {
     const backend_attn *d;
     backend_view o, lse, q, k, v;
     float *parts;
+    task_list tasks;
+    backend_tasks all, joins;
 } attention;
 
 static cpu_attn_task open_task(const attention *a, const task *t)
@@ -158,38 +158,35 @@ static cpu_attn_task open_task(const attention *a, const task *t)
     };
 }
 
-static void run_task(const attention *a, const task *t)
+static void run_task(const attention *a, const task *t, int thread)
 {
     const cpu_attn_task at = open_task(a, t);
-    void *scratch = cpu_scratch_of(a->cpu, omp_get_thread_num());
+    void *scratch = cpu_scratch_of(a->cpu, thread);
     if (a->cpu->tiles && at.heads * at.n > CPU_ATTN_FEW)
         a->cpu->tiles->attn(&at, scratch);
     else
         a->cpu->k->attn(&at, scratch);
 }
 
-static void join_parts(const attention *a, const task *t)
+static void join_parts(const attention *a, const task *t, int thread)
 {
     const cpu_attn_task at = open_task(a, t);
-    a->cpu->k->attn_join(&at, t->parts,
-                         cpu_scratch_of(a->cpu, omp_get_thread_num()));
+    a->cpu->k->attn_join(&at, t->parts, cpu_scratch_of(a->cpu, thread));
 }
 
-static void run_tasks(const attention *a, const task_list *all)
+static void attn_part(void *context, int thread, int n)
 {
-    const int threads = a->cpu->be.n_threads;
-#pragma omp parallel num_threads(threads) if (all->n > 1)
-    {
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < all->n; ++i)
-            run_task(a, &all->list[i]);
-        if (all->parts > 0) {
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t i = 0; i < all->n; ++i)
-                if (all->list[i].parts > 0)
-                    join_parts(a, &all->list[i]);
-        }
-    }
+    attention *a = context;
+    const task *t = a->tasks.list;
+    int64_t i;
+    while (backend_take(&a->all, &i))
+        run_task(a, &t[i], thread);
+    if (a->tasks.parts == 0)
+        return;
+    backend_team_meet(a->cpu->be.team, n);
+    while (backend_take(&a->joins, &i))
+        if (t[i].parts > 0)
+            join_parts(a, &t[i], thread);
 }
 
 static void cpu_attn(backend *be, backend_view o, backend_view lse,
@@ -214,7 +211,8 @@ static void cpu_attn(backend *be, backend_view o, backend_view lse,
     int64_t bytes = cpu->k->attn_bytes(d->head_dim);
     if (cpu->tiles && cpu->tiles->attn_bytes(d->head_dim) > bytes)
         bytes = cpu->tiles->attn_bytes(d->head_dim);
-    attention a = {cpu, d, o, lse, q, k, v, NULL};
+    attention a = {
+        .cpu = cpu, .d = d, .o = o, .lse = lse, .q = q, .k = k, .v = v};
     const size_t floats =
         (size_t)(all.parts * cpu_attn_part_floats(d->head_dim));
     base_plan plan = {0};
@@ -229,7 +227,9 @@ static void cpu_attn(backend *be, backend_view o, backend_view lse,
     for (int64_t b = longest / CPU_KEYS; b >= 0; --b)
         for (int s = 0; s < d->n_seq; ++s)
             add_tasks(&all, d, block, s, b);
-    run_tasks(&a, &all);
+    a.tasks = all;
+    a.all.count = a.joins.count = all.n;
+    backend_team_run(be->team, all.n > 1 ? be->n_threads : 1, attn_part, &a);
 }
 
 /* ---- backward -------------------------------------------------------- */
@@ -264,7 +264,7 @@ static int64_t part_floats(const backend_attn *d, int s)
 }
 
 static void run_grad(cpu_backend *cpu, const grad_task *t, const grad_views *g,
-                     const backend_attn *d)
+                     const backend_attn *d, int thread)
 {
     const int D = d->head_dim, s = t->seq;
     const int64_t row = d->cu_q[s], kv_row = d->cu_k[s];
@@ -301,7 +301,7 @@ static void run_grad(cpu_backend *cpu, const grad_task *t, const grad_views *g,
         .scale = (float)d->scale,
         .bf = g->q.dtype == BASE_BF16,
     };
-    void *scratch = cpu_scratch_of(cpu, omp_get_thread_num());
+    void *scratch = cpu_scratch_of(cpu, thread);
     if (cpu->tiles)
         cpu->tiles->attn_grad(&at, scratch);
     else
@@ -367,18 +367,28 @@ static void add_parts(cpu_backend *cpu, const grad_task *t, int64_t pieces,
     }
 }
 
-static void run_grads(cpu_backend *cpu, const grad_task *tasks, int64_t n,
-                      const grad_views *views, const backend_attn *d)
+/* What cpu_attn_bwd() gives its threads. */
+typedef struct gradient {
+    cpu_backend *cpu;
+    const grad_task *list;
+    const grad_views *views;
+    const backend_attn *d;
+    backend_tasks all, sums;
+} gradient;
+
+static void grad_part(void *context, int thread, int n)
 {
-    const int threads = cpu->be.n_threads;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (int64_t i = 0; i < n; ++i)
-        if (part_floats(d, tasks[i].seq))
-            run_grad(cpu, &tasks[i], views, d);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (int64_t i = 0; i < n; ++i)
-        if (tasks[i].dk_part && tasks[i].head == 0)
-            add_parts(cpu, &tasks[i], grad_pieces(d, tasks[i].seq), views, d);
+    gradient *g = context;
+    int64_t i;
+    while (backend_take(&g->all, &i))
+        if (part_floats(g->d, g->list[i].seq))
+            run_grad(g->cpu, &g->list[i], g->views, g->d, thread);
+    backend_team_meet(g->cpu->be.team, n);
+    while (backend_take(&g->sums, &i)) {
+        const grad_task *t = &g->list[i];
+        if (t->dk_part && t->head == 0)
+            add_parts(g->cpu, t, grad_pieces(g->d, t->seq), g->views, g->d);
+    }
 }
 
 static void cpu_attn_bwd(backend *be, backend_view dq, backend_view dk,
@@ -420,7 +430,10 @@ static void cpu_attn_bwd(backend *be, backend_view dq, backend_view dk,
     int32_t *order = base_plan_take(&plan, (size_t)d->n_seq, sizeof(int32_t));
     sort_sequences(d, order);
     fill_grad_tasks(d, order, tasks, parts);
-    run_grads(cpu, tasks, n, &views, d);
+    gradient g = {.cpu = cpu, .list = tasks, .views = &views, .d = d};
+    g.all.count = n;
+    g.sums.count = floats > 0 ? n : 0;
+    backend_team_run(be->team, be->n_threads, grad_part, &g);
 }
 
 /* ---- pages ----------------------------------------------------------- */

@@ -90,7 +90,8 @@ typedef struct weight {
     const cpu_kernels *kernels;
     const uint16_t *w;
     int64_t n, k, across, count; /* blocks in a row of them, and in all */
-    int n_threads;
+    uint8_t *out;
+    _Atomic int64_t whole; /* blocks that must be kept whole */
 } weight;
 
 /* Where block i begins, and how much is left from there. */
@@ -116,15 +117,14 @@ static bool write_at(const weight *w, int64_t i, uint8_t *out)
     return write_block(&b, out);
 }
 
-/* Returns how many blocks must be kept whole. */
-static int64_t write_blocks(const weight *w, uint8_t *out)
+static void write_part(void *context, int thread, int n)
 {
+    weight *w = context;
+    const int64_t end = backend_share(w->count, thread + 1, n);
     int64_t whole = 0;
-#pragma omp parallel for schedule(static) num_threads(w->n_threads)            \
-    reduction(+ : whole)
-    for (int64_t i = 0; i < w->count; ++i)
-        whole += !write_at(w, i, out + i * CPU_COMPACT_BLOCK);
-    return whole;
+    for (int64_t i = backend_share(w->count, thread, n); i < end; ++i)
+        whole += !write_at(w, i, w->out + i * CPU_COMPACT_BLOCK);
+    w->whole += whole;
 }
 
 static void write_whole(const weight *w, const cpu_compact *c)
@@ -143,24 +143,24 @@ static void write_whole(const weight *w, const cpu_compact *c)
     }
 }
 
-bool cpu_compact_make(const cpu_kernels *kernels, const uint16_t *data,
-                      int64_t n, int64_t k, int n_threads, cpu_compact *out,
-                      size_t *bytes)
+bool cpu_compact_make(const cpu_backend *cpu, const uint16_t *data, int64_t n,
+                      int64_t k, cpu_compact *out, size_t *bytes)
 {
     _Static_assert(sizeof(block) == CPU_COMPACT_WHOLE, "a block is its bytes");
-    const weight w = {.kernels = kernels,
-                      .w = data,
-                      .n = n,
-                      .k = k,
-                      .across = cpu_compact_blocks(k),
-                      .count = cpu_compact_blocks(n) * cpu_compact_blocks(k),
-                      .n_threads = n_threads};
+    weight w = {.kernels = cpu->k,
+                .w = data,
+                .n = n,
+                .k = k,
+                .across = cpu_compact_blocks(k),
+                .count = cpu_compact_blocks(n) * cpu_compact_blocks(k)};
     const size_t all = (size_t)w.count * CPU_COMPACT_BLOCK;
     *out = (cpu_compact){.blocks = cpu_memory(all)};
     *bytes = 0;
     if (!out->blocks)
         return false;
-    const int64_t whole = write_blocks(&w, out->blocks);
+    w.out = out->blocks;
+    backend_team_run(cpu->be.team, cpu->be.n_threads, write_part, &w);
+    const int64_t whole = w.whole;
     const size_t more = (size_t)whole * CPU_COMPACT_WHOLE;
     const bool gains = all + more < (size_t)(n * k) * 2 / 8 * 7;
     if (gains && whole > 0)

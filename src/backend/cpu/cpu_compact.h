@@ -31,7 +31,7 @@
 #define CPU_COMPACT_BLOCK (16 + 1024 + 512)
 #define CPU_COMPACT_WHOLE 2048
 
-struct cpu_kernels;
+struct cpu_backend;
 
 typedef struct cpu_compact {
     uint8_t *blocks;
@@ -44,9 +44,8 @@ static inline int64_t cpu_compact_blocks(int64_t n)
 }
 
 /* Of w [n, k]. False: no memory, or too little to gain; *out is empty. */
-bool cpu_compact_make(const struct cpu_kernels *kernels, const uint16_t *w,
-                      int64_t n, int64_t k, int n_threads, cpu_compact *out,
-                      size_t *bytes);
+bool cpu_compact_make(const struct cpu_backend *cpu, const uint16_t *w,
+                      int64_t n, int64_t k, cpu_compact *out, size_t *bytes);
 void cpu_compact_free(cpu_compact *c);
 
 #endif

@@ -9,7 +9,6 @@
  * become floats just before their use: they never leave the first cache.
  * What is expanded and packed next is fetched meanwhile.
  * Few rows: b is streamed once; see `few` of cpu_kernels.h. */
-#include <omp.h>
 
 #include "backend/cpu/cpu_i.h"
 
@@ -225,26 +224,42 @@ static void run_task(const task *w)
         }
 }
 
+/* What cpu_gemm_packed() gives its threads. */
+typedef struct packed_call {
+    const cpu_backend *cpu;
+    const cpu_call *p;
+    const plan *s;
+    backend_tasks tasks;
+} packed_call;
+
+static void packed_part(void *context, int thread, int n)
+{
+    (void)n;
+    packed_call *c = context;
+    const plan *s = c->s;
+    float *memory = cpu_scratch_of(c->cpu, thread);
+    int64_t at;
+    while (backend_take(&c->tasks, &at)) {
+        const int64_t i = at % s->m.count, j = at / s->m.count;
+        const task w = {.cpu = c->cpu,
+                        .p = c->p,
+                        .s = s,
+                        .row = i * s->m.size,
+                        .m = cpu_cut_length(s->m, i),
+                        .col = j * s->n.size,
+                        .n = cpu_cut_length(s->n, j),
+                        .at = scratch_at(s, memory)};
+        run_task(&w);
+    }
+}
+
 void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p)
 {
     const plan s = cut(cpu, p);
-    if (!cpu_scratch(cpu, scratch_bytes(&s)))
-        return;
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)                      \
-    num_threads(cpu->be.n_threads)
-    for (int64_t j = 0; j < s.n.count; ++j)
-        for (int64_t i = 0; i < s.m.count; ++i) {
-            float *memory = cpu_scratch_of(cpu, omp_get_thread_num());
-            const task w = {.cpu = cpu,
-                            .p = p,
-                            .s = &s,
-                            .row = i * s.m.size,
-                            .m = cpu_cut_length(s.m, i),
-                            .col = j * s.n.size,
-                            .n = cpu_cut_length(s.n, j),
-                            .at = scratch_at(&s, memory)};
-            run_task(&w);
-        }
+    packed_call c = {.cpu = cpu, .p = p, .s = &s};
+    c.tasks.count = s.m.count * s.n.count;
+    if (cpu_scratch(cpu, scratch_bytes(&s)))
+        backend_team_run(cpu->be.team, cpu->be.n_threads, packed_part, &c);
 }
 
 /* ---- few rows --------------------------------------------------------- */
@@ -349,13 +364,13 @@ static void few_kernel(const cpu_backend *cpu, cpu_few *f,
     (cpu->tiles ? cpu->tiles->few_compact : cpu->k->few_compact)(f);
 }
 
-/* The calling thread's piece of one product; x as few_load() left it. */
+/* A thread's piece of one product; x as few_load() left it. */
 static void few_pieces(const cpu_backend *cpu, const cpu_call *p, bool compact,
-                       const float *x)
+                       const float *x, int thread, int n_threads)
 {
     const cpu_cut s = cpu_cut_even(p->c.cols, cpu->be.n_threads, FEW_PIECE);
-#pragma omp for schedule(static) nowait
-    for (int64_t j = 0; j < s.count; ++j) {
+    const int64_t end = backend_share(s.count, thread + 1, n_threads);
+    for (int64_t j = backend_share(s.count, thread, n_threads); j < end; ++j) {
         const cpu_ahead after = few_after(cpu, p, j);
         cpu_few f = {.m = p->a.rows,
                      .n = cpu_cut_length(s, j),
@@ -384,6 +399,28 @@ static bool all_compact(const cpu_call *p, int n)
     return all;
 }
 
+/* What cpu_gemm_few() gives its threads. */
+typedef struct few_call {
+    const cpu_backend *cpu;
+    const cpu_call *p;
+    int n;
+    bool compact;
+} few_call;
+
+static void few_part(void *context, int thread, int n_threads)
+{
+    const few_call *f = context;
+    const cpu_backend *cpu = f->cpu;
+    void *x = cpu_scratch_of(cpu, thread);
+    if (cpu->tiles)
+        cpu->tiles->start();
+    few_load(cpu, f->p, f->compact, x);
+    for (int i = 0; i < f->n; ++i)
+        few_pieces(cpu, &f->p[i], f->compact, x, thread, n_threads);
+    if (cpu->tiles)
+        cpu->tiles->stop();
+}
+
 bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
 {
     int64_t columns = 0;
@@ -397,16 +434,9 @@ bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
     const bool compact = all_compact(p, n);
     if (!columns || !cpu_scratch(cpu, few_bytes(cpu, p, compact)))
         return true;
-#pragma omp parallel num_threads(cpu->be.n_threads) if (columns * p->k > 65536)
-    {
-        void *x = cpu_scratch_of(cpu, omp_get_thread_num());
-        if (cpu->tiles)
-            cpu->tiles->start();
-        few_load(cpu, p, compact, x);
-        for (int i = 0; i < n; ++i)
-            few_pieces(cpu, &p[i], compact, x);
-        if (cpu->tiles)
-            cpu->tiles->stop();
-    }
+    few_call call = {cpu, p, n, compact};
+    backend_team_run(cpu->be.team,
+                     columns * p->k > 65536 ? cpu->be.n_threads : 1, few_part,
+                     &call);
     return true;
 }

@@ -11,9 +11,9 @@
  *   isa/         own kernels, compiled once per instruction set
  *   tile/        own kernels on tiles (AMX)
  * Threads: an operation splits its work into tasks by shape alone and runs
- * them in one OpenMP region of be->n_threads threads; what a task computes
- * does not depend on who runs it, so results do not depend on the number of
- * threads. */
+ * them as one part of be.team (backend/team.h); what a task computes does not
+ * depend on who runs it, so results do not depend on the number of threads.
+ */
 #ifndef CPU_I_H
 #define CPU_I_H
 
@@ -22,6 +22,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/cpu_kernels.h"
 #include "backend/cpu/cpu_tiles.h"
+#include "backend/team.h"
 
 typedef struct cpu_dnnl cpu_dnnl;
 typedef struct cpu_product cpu_product; /* a prepared product of matrices */
@@ -51,8 +52,8 @@ typedef struct cpu_place {
 } cpu_place;
 
 struct backend_weight {
-    const void *data; /* [rows, cols], dtype be->act */
-    void *owned;      /* converted copy, or NULL when used in place */
+    const void *data;    /* [rows, cols], dtype be->act */
+    void *owned;         /* converted copy, or NULL when used in place */
     cpu_compact compact; /* for products of few rows; empty: none */
     int64_t rows, cols;
     cpu_place *after; /* the weight that came after this one the last time */
@@ -105,7 +106,7 @@ typedef struct cpu_call {
     bool b_rows_n; /* b is [n, k] (used transposed), else [k, n] */
     float alpha, beta;
     const cpu_compact *compact; /* of b, or NULL */
-    cpu_place after; /* what the next product reads, or zero */
+    cpu_place after;            /* what the next product reads, or zero */
     /* A product that is added to the same c (alpha and beta 1), or NULL. On
      * tiles its terms follow those along k, elsewhere it is one of its own. */
     const struct cpu_call *then;

@@ -1,7 +1,5 @@
 /* cpu_linear.c - the table's products of matrices, sums over tokens and the
  * embedding. Three ways to a product, see cpu_gemm.c and cpu_native.c. */
-#include <omp.h>
-
 #include "backend/cpu/cpu_i.h"
 
 static void check(const cpu_backend *cpu, const cpu_call *p)
@@ -82,8 +80,8 @@ static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
 {
     CPU_REQUIRE(x.cols == w->cols && y.cols == w->rows);
     if (cpu->last)
-        *cpu->last->after = (cpu_place){w->data, w->rows, w->cols,
-                                         w->compact.blocks};
+        *cpu->last->after =
+            (cpu_place){w->data, w->rows, w->cols, w->compact.blocks};
     cpu->last = w;
     return (cpu_call){.c = y,
                       .a = x,
@@ -189,17 +187,10 @@ static void cpu_gemm_nn(backend *be, backend_view c, backend_view a,
 static void cpu_embed(backend *be, backend_view y, const backend_weight *w,
                       const int32_t *ids)
 {
-    cpu_backend *cpu = cpu_of(be);
     CPU_REQUIRE(y.cols == w->cols && y.dtype == be->act);
-    if (cpu->failed)
-        return;
-    const size_t row = (size_t)w->cols * base_dtype_bytes(be->act);
-#pragma omp parallel for num_threads(be->n_threads) if (y.rows > 64)
-    for (int64_t i = 0; i < y.rows; ++i) {
-        CPU_REQUIRE(ids[i] >= 0 && ids[i] < w->rows);
-        memcpy(cpu_at(y, i, 0), (const char *)w->data + (size_t)ids[i] * row,
-               row);
-    }
+    const backend_view table = {(void *)(uintptr_t)w->data, w->rows, w->cols,
+                                w->cols, be->act};
+    be->gather_rows(be, y, table, ids);
 }
 
 /* ---- sums over tokens ------------------------------------------------ */
@@ -252,6 +243,28 @@ static void token_tile(const cpu_backend *cpu, backend_view c, backend_view x,
     } while (t < x.rows);
 }
 
+/* What cpu_gemm_tn() gives its threads. */
+typedef struct sum_call {
+    const cpu_backend *cpu;
+    backend_view c, x, y;
+    float alpha, beta;
+    cpu_cut p, q;
+    backend_tasks tiles;
+} sum_call;
+
+static void sum_part(void *context, int thread, int n)
+{
+    (void)n;
+    sum_call *s = context;
+    int64_t at;
+    while (backend_take(&s->tiles, &at)) {
+        const int64_t i = at / s->q.count, j = at % s->q.count;
+        token_tile(s->cpu, s->c, s->x, s->y, s->alpha, s->beta, i * s->p.size,
+                   cpu_cut_length(s->p, i), j * s->q.size,
+                   cpu_cut_length(s->q, j), cpu_scratch_of(s->cpu, thread));
+    }
+}
+
 static void cpu_gemm_tn(backend *be, backend_view c, backend_view x,
                         backend_view y, double alpha, double beta)
 {
@@ -270,13 +283,16 @@ static void cpu_gemm_tn(backend *be, backend_view c, backend_view x,
         return;
     const cpu_cut p = cut_tokens(c.rows, TOKEN_P, 12);
     const cpu_cut q = cut_tokens(c.cols, TOKEN_Q, 32);
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)                      \
-    num_threads(be->n_threads)
-    for (int64_t i = 0; i < p.count; ++i)
-        for (int64_t j = 0; j < q.count; ++j)
-            token_tile(cpu, c, x, y, (float)alpha, (float)beta, i * p.size,
-                       cpu_cut_length(p, i), j * q.size, cpu_cut_length(q, j),
-                       cpu_scratch_of(cpu, omp_get_thread_num()));
+    sum_call call = {.cpu = cpu,
+                     .c = c,
+                     .x = x,
+                     .y = y,
+                     .alpha = (float)alpha,
+                     .beta = (float)beta,
+                     .p = p,
+                     .q = q};
+    call.tiles.count = p.count * q.count;
+    backend_team_run(be->team, be->n_threads, sum_part, &call);
 }
 
 void cpu_linear_fill(backend *be)

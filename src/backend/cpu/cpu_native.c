@@ -88,6 +88,28 @@ static int run_piece(cpu_backend *cpu, const cpu_call *p, const pieces *s,
     return bad;
 }
 
+/* What cpu_gemm_dnnl() gives its threads. */
+typedef struct piece_call {
+    cpu_backend *cpu;
+    const cpu_call *p;
+    const pieces *s;
+    backend_tasks tasks;
+    _Atomic int bad;
+} piece_call;
+
+static void piece_part(void *context, int thread, int n)
+{
+    (void)n;
+    piece_call *c = context;
+    const int before = omp_get_max_threads();
+    omp_set_num_threads(1); /* what oneDNN sees; this thread's own */
+    int64_t at;
+    while (backend_take(&c->tasks, &at))
+        c->bad |= run_piece(c->cpu, c->p, c->s, at % c->s->m.count,
+                            at / c->s->m.count, thread);
+    omp_set_num_threads(before);
+}
+
 bool cpu_gemm_dnnl(cpu_backend *cpu, const cpu_call *p)
 {
     pieces s;
@@ -101,17 +123,10 @@ bool cpu_gemm_dnnl(cpu_backend *cpu, const cpu_call *p)
         cpu_fail(cpu, st, "%s", err.message);
     if (st || !cpu_scratch(cpu, s.product_bytes + staged_bytes(&s)))
         return true;
-    int bad = 0;
-#pragma omp parallel num_threads(cpu->be.n_threads) reduction(| : bad)
-    {
-        int thread = omp_get_thread_num();
-        omp_set_num_threads(1); /* what oneDNN sees; this region's own */
-#pragma omp for schedule(dynamic, 1) collapse(2)
-        for (int64_t j = 0; j < s.n.count; ++j)
-            for (int64_t i = 0; i < s.m.count; ++i)
-                bad |= run_piece(cpu, p, &s, i, j, thread);
-    }
-    if (bad)
+    piece_call c = {.cpu = cpu, .p = p, .s = &s};
+    c.tasks.count = s.m.count * s.n.count;
+    backend_team_run(cpu->be.team, cpu->be.n_threads, piece_part, &c);
+    if (c.bad)
         cpu_fail(cpu, LORI_DEVICE, "oneDNN failed in a matrix product");
     return true;
 }

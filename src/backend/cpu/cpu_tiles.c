@@ -2,8 +2,6 @@
  * that fit the second cache and runs them on all threads. Three ways: many
  * rows, few rows, and sums over tokens. The sums of an element never depend on
  * the way or the cut (cpu_tiles.h). */
-#include <omp.h>
-
 #include "backend/cpu/cpu_i.h"
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
@@ -247,21 +245,54 @@ static void run_pieces(const walk *w, int thread, int n_threads)
     }
 }
 
-/* The calling thread's share of packing a. */
+/* A thread's share of packing a. */
 static void pack_rows(const cpu_backend *cpu, const plan *s, const part *t,
-                      uint16_t *packed)
+                      uint16_t *packed, int thread, int n_threads)
 {
     const backend_view a = t->p->a;
-#pragma omp for schedule(static) collapse(2)
-    for (int64_t j = 0; j < s->k.count; j++)
-        for (int64_t i = 0; i < t->packed; i++) {
-            const int64_t row = (t->direct + i) * SIDE;
-            const terms k = terms_of(s, t, j);
-            if (k.n > 0)
-                cpu->tiles->pack_a(
-                    packed + packed_at(t, k) + i * cpu_tile_steps(k.n) * UNIT,
-                    cpu_at(a, row, k.at), a.ld, a.rows - row, k.n);
+    const int64_t count = s->k.count * t->packed;
+    const int64_t end = backend_share(count, thread + 1, n_threads);
+    for (int64_t at = backend_share(count, thread, n_threads); at < end; at++) {
+        const int64_t i = at % t->packed, row = (t->direct + i) * SIDE;
+        const terms k = terms_of(s, t, at / t->packed);
+        if (k.n > 0)
+            cpu->tiles->pack_a(packed + packed_at(t, k) +
+                                   i * cpu_tile_steps(k.n) * UNIT,
+                               cpu_at(a, row, k.at), a.ld, a.rows - row, k.n);
+    }
+}
+
+/* What cpu_gemm_tiles() gives its threads. */
+typedef struct tiles_call {
+    const cpu_backend *cpu;
+    const cpu_call *p;
+    const plan *s;
+    uint16_t *packed;
+    size_t panel; /* elements */
+} tiles_call;
+
+static void tiles_part(void *context, int thread, int n)
+{
+    const tiles_call *c = context;
+    const plan *s = c->s;
+    uint16_t *mine = cpu_scratch_of(c->cpu, thread);
+    const walk w = {.cpu = c->cpu,
+                    .p = c->p,
+                    .s = s,
+                    .packed = c->packed,
+                    .b = mine,
+                    .sum = (float *)(void *)(mine + c->panel)};
+    bool packs = false;
+    c->cpu->tiles->start();
+    for (int i = 0; i < s->parts; i++)
+        if (s->part[i].packed > 0) {
+            pack_rows(c->cpu, s, &s->part[i], c->packed, thread, n);
+            packs = true;
         }
+    if (packs)
+        backend_team_meet(c->cpu->be.team, n);
+    run_pieces(&w, thread, n);
+    c->cpu->tiles->stop();
 }
 
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
@@ -272,26 +303,54 @@ void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
     if (!packed || !cpu_scratch(cpu, panel * sizeof(uint16_t) +
                                          sum_floats(&s) * sizeof(float)))
         return;
-#pragma omp parallel num_threads(cpu->be.n_threads)
-    {
-        const int thread = omp_get_thread_num();
-        uint16_t *mine = cpu_scratch_of(cpu, thread);
-        const walk w = {.cpu = cpu,
-                        .p = p,
-                        .s = &s,
-                        .packed = packed,
-                        .b = mine,
-                        .sum = (float *)(void *)(mine + panel)};
-        cpu->tiles->start();
-        for (int i = 0; i < s.parts; i++)
-            if (s.part[i].packed > 0)
-                pack_rows(cpu, &s, &s.part[i], packed);
-        run_pieces(&w, thread, omp_get_num_threads());
-        cpu->tiles->stop();
-    }
+    tiles_call c = {cpu, p, &s, packed, panel};
+    backend_team_run(cpu->be.team, cpu->be.n_threads, tiles_part, &c);
 }
 
 /* ---- sums over tokens ------------------------------------------------ */
+
+/* What cpu_sum_tiles() gives its threads. */
+typedef struct sum_call {
+    const cpu_backend *cpu;
+    backend_view c, x, y;
+    float alpha, beta;
+    int64_t q, steps; /* panels of y, steps of each */
+    uint16_t *turned;
+    backend_tasks squares;
+} sum_call;
+
+static void sum_square(const sum_call *s, int64_t i, int64_t j)
+{
+    const int64_t rows = s->c.rows - i * SIDE, cols = s->c.cols - j * SIDE;
+    const cpu_tile_sum sum = {.rows = s->x.rows,
+                              .block = BACKEND_TOKEN_BLOCK,
+                              .p = rows < SIDE ? rows : SIDE,
+                              .q = cols < SIDE ? cols : SIDE,
+                              .x = cpu_at(s->x, 0, i * SIDE),
+                              .y_turned = s->turned + j * s->steps * UNIT,
+                              .ldx = s->x.ld,
+                              .c = cpu_at(s->c, i * SIDE, j * SIDE),
+                              .ldc = s->c.ld,
+                              .alpha = s->alpha,
+                              .beta = s->beta};
+    s->cpu->tiles->sum(&sum);
+}
+
+static void sum_part(void *context, int thread, int n)
+{
+    sum_call *s = context;
+    const int64_t end = backend_share(s->q, thread + 1, n);
+    s->cpu->tiles->start();
+    for (int64_t j = backend_share(s->q, thread, n); j < end; j++)
+        s->cpu->tiles->turn(s->turned + j * s->steps * UNIT,
+                            cpu_at(s->y, 0, j * SIDE), s->y.ld, s->y.rows,
+                            BACKEND_TOKEN_BLOCK, s->c.cols - j * SIDE);
+    backend_team_meet(s->cpu->be.team, n);
+    int64_t at;
+    while (backend_take(&s->squares, &at))
+        sum_square(s, at / s->q, at % s->q);
+    s->cpu->tiles->stop();
+}
 
 void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,
                    backend_view y, float alpha, float beta)
@@ -306,32 +365,15 @@ void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,
         cpu_list(cpu, (size_t)(q * steps * UNIT) * sizeof(uint16_t));
     if (!turned)
         return;
-#pragma omp parallel num_threads(cpu->be.n_threads)
-    {
-        cpu->tiles->start();
-#pragma omp for schedule(static)
-        for (int64_t j = 0; j < q; j++)
-            cpu->tiles->turn(turned + j * steps * UNIT, cpu_at(y, 0, j * SIDE),
-                             y.ld, y.rows, BACKEND_TOKEN_BLOCK,
-                             c.cols - j * SIDE);
-#pragma omp for schedule(dynamic, 1) collapse(2) nowait
-        for (int64_t i = 0; i < p; i++)
-            for (int64_t j = 0; j < q; j++) {
-                const int64_t rows = c.rows - i * SIDE,
-                              cols = c.cols - j * SIDE;
-                const cpu_tile_sum s = {.rows = x.rows,
-                                        .block = BACKEND_TOKEN_BLOCK,
-                                        .p = rows < SIDE ? rows : SIDE,
-                                        .q = cols < SIDE ? cols : SIDE,
-                                        .x = cpu_at(x, 0, i * SIDE),
-                                        .y_turned = turned + j * steps * UNIT,
-                                        .ldx = x.ld,
-                                        .c = cpu_at(c, i * SIDE, j * SIDE),
-                                        .ldc = c.ld,
-                                        .alpha = alpha,
-                                        .beta = beta};
-                cpu->tiles->sum(&s);
-            }
-        cpu->tiles->stop();
-    }
+    sum_call s = {.cpu = cpu,
+                  .c = c,
+                  .x = x,
+                  .y = y,
+                  .alpha = alpha,
+                  .beta = beta,
+                  .q = q,
+                  .steps = steps,
+                  .turned = turned};
+    s.squares.count = p * q;
+    backend_team_run(cpu->be.team, cpu->be.n_threads, sum_part, &s);
 }

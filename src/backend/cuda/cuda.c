@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "backend/cuda/cuda_i.h"
+#include "backend/team.h"
 
 /* ---- errors ------------------------------------------------------------ */
 
@@ -176,7 +177,7 @@ static lori_status fill_weight(backend *be, const backend_tensor *t,
     void *converted = base_alloc(n, base_dtype_bytes(be->act));
     if (!converted)
         return base_no_memory(err, bytes);
-    lori_status st = backend_convert(t, be->act, be->n_threads, converted, err);
+    lori_status st = backend_convert(be, t, converted, err);
     if (!st)
         st = upload(cuda_of(be), w->data, converted, bytes, err);
     free(converted);
@@ -231,6 +232,7 @@ static void table_close(backend *be)
     (void)cudaFree(cuda->workspace);
     (void)cudaFree(cuda->partial);
     (void)cudaFree(cuda->scratch);
+    backend_team_free(cuda->be.team);
     base_str_free(&cuda->detail);
     free(cuda);
 }
@@ -320,7 +322,9 @@ lori_status backend_cuda_open(const backend_options *options, backend **out,
     cuda->be.n_threads =
         options->n_threads > 0 ? options->n_threads : backend_threads();
     fill(&cuda->be);
-    lori_status st = start(cuda, err);
+    lori_status st = backend_team_open(&cuda->be, err);
+    if (!st)
+        st = start(cuda, err);
     if (!st) {
         base_str_printf(&cuda->detail, "%s, cuBLASLt ", device.name);
         cuda_lt_version(cuda->lt, &cuda->detail);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "backend/ref/ref_i.h"
+#include "backend/team.h"
 
 /* ---- errors ---------------------------------------------------------- */
 
@@ -210,6 +211,7 @@ static void ref_weight_use(backend *be, backend_weight *const *w, int n)
 
 static void ref_close(backend *be)
 {
+    backend_team_free(be->team);
     free(be->impl);
     free(be);
 }
@@ -260,10 +262,13 @@ lori_status backend_ref_open(const backend_options *options, backend **out,
     be->name = "ref";
     be->act = be->acc = options->dtype;
     be->detail = be->act == BASE_F64 ? "plain C, double" : "plain C, float";
-    be->n_threads =
-        options->n_threads ? options->n_threads : backend_threads();
+    be->n_threads = options->n_threads ? options->n_threads : backend_threads();
     be->impl = state;
     fill_table(be);
-    *out = be;
-    return LORI_OK;
+    lori_status st = backend_team_open(be, err);
+    if (st)
+        be->close(be);
+    else
+        *out = be;
+    return st;
 }

@@ -1,0 +1,214 @@
+/* team.c - threads that wait for parts of an operation (team.h). */
+#include "backend/team.h"
+
+#include <immintrin.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "base/base.h"
+
+enum {
+    SPINS = 200,   /* pauses of 10 to 50 ns */
+    YIELD_MS = 10, /* then this long; then sleep */
+};
+
+typedef struct worker {
+    backend_team *team;
+    pthread_t thread;
+    int number; /* 1 and on */
+} worker;
+
+struct backend_team {
+    int n; /* with the caller */
+    int started;
+    worker *workers;
+    /* What is to be done; changed before `go`. */
+    backend_part *part;
+    void *context;
+    int n_part;
+    bool stop;
+    _Alignas(64) _Atomic uint32_t go; /* counts parts */
+    _Alignas(64) _Atomic int left;    /* workers that are not through it */
+    _Alignas(64) _Atomic int here;    /* threads that wait to meet */
+    _Atomic uint32_t meetings;
+    _Alignas(64) _Atomic int sleepers;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+};
+
+/* ---- waiting ------------------------------------------------------------ */
+
+/* Whether what a thread waits for has come. */
+typedef bool came(backend_team *t, uint32_t before);
+
+static bool next_part(backend_team *t, uint32_t before)
+{
+    return atomic_load_explicit(&t->go, memory_order_acquire) != before;
+}
+static bool all_done(backend_team *t, uint32_t before)
+{
+    (void)before;
+    return atomic_load_explicit(&t->left, memory_order_acquire) == 0;
+}
+static bool all_here(backend_team *t, uint32_t before)
+{
+    return atomic_load_explicit(&t->meetings, memory_order_acquire) != before;
+}
+
+/* Whoever makes something come changes it first and looks for sleepers then; a
+ * sleeper counts itself first and looks whether it came then. */
+static void sleep_until(backend_team *t, came *f, uint32_t before)
+{
+    pthread_mutex_lock(&t->mutex);
+    atomic_fetch_add(&t->sleepers, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    while (!f(t, before))
+        pthread_cond_wait(&t->changed, &t->mutex);
+    atomic_fetch_sub(&t->sleepers, 1);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+static void wake(backend_team *t)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&t->sleepers) == 0)
+        return;
+    pthread_mutex_lock(&t->mutex);
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+static void wait_until(backend_team *t, came *f, uint32_t before)
+{
+    for (int i = 0; i < SPINS; ++i) {
+        if (f(t, before))
+            return;
+        _mm_pause();
+    }
+    const double end = base_now_s() + YIELD_MS * 1e-3;
+    do {
+        sched_yield();
+        if (f(t, before))
+            return;
+    } while (base_now_s() < end);
+    sleep_until(t, f, before);
+}
+
+/* ---- parts -------------------------------------------------------------- */
+
+static void *work(void *context)
+{
+    const worker *w = context;
+    backend_team *t = w->team;
+    for (uint32_t seen = 0;; ++seen) {
+        wait_until(t, next_part, seen);
+        if (t->stop)
+            return NULL;
+        if (w->number < t->n_part)
+            t->part(t->context, w->number, t->n_part);
+        if (atomic_fetch_sub(&t->left, 1) == 1)
+            wake(t);
+    }
+}
+
+void backend_team_run(backend_team *t, int n, backend_part *part, void *context)
+{
+    if (n > t->n)
+        n = t->n;
+    if (n <= 1) {
+        part(context, 0, 1);
+        return;
+    }
+    t->part = part;
+    t->context = context;
+    t->n_part = n;
+    atomic_store(&t->left, t->n - 1);
+    atomic_fetch_add(&t->go, 1);
+    wake(t);
+    part(context, 0, n);
+    wait_until(t, all_done, 0);
+}
+
+void backend_team_meet(backend_team *t, int n)
+{
+    if (n <= 1)
+        return;
+    const uint32_t before = atomic_load(&t->meetings);
+    if (atomic_fetch_add(&t->here, 1) + 1 < n) {
+        wait_until(t, all_here, before);
+        return;
+    }
+    atomic_store(&t->here, 0);
+    atomic_fetch_add(&t->meetings, 1);
+    wake(t);
+}
+
+/* ---- start and end ------------------------------------------------------ */
+
+/* A handler of the program's (an editor's, say) must run on a thread of the
+ * program's. What a fault raises stays open. */
+static void block_signals(sigset_t *before)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; ++i)
+        sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, before);
+}
+
+static bool start(backend_team *t)
+{
+    sigset_t before;
+    block_signals(&before);
+    for (; t->started < t->n - 1; t->started++) {
+        worker *w = &t->workers[t->started];
+        *w = (worker){.team = t, .number = t->started + 1};
+        if (pthread_create(&w->thread, NULL, work, w) != 0)
+            break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return t->started == t->n - 1;
+}
+
+static void arrive(void *context, int thread, int n)
+{
+    (void)context;
+    (void)thread;
+    (void)n;
+}
+
+backend_team *backend_team_new(int n)
+{
+    backend_team *t = aligned_alloc(64, (sizeof *t + 63) / 64 * 64);
+    if (!t)
+        return NULL;
+    *t = (backend_team){.n = n};
+    pthread_mutex_init(&t->mutex, NULL);
+    pthread_cond_init(&t->changed, NULL);
+    t->workers = base_alloc((size_t)n, sizeof *t->workers);
+    if (!t->workers || !start(t)) {
+        backend_team_free(t);
+        return NULL;
+    }
+    backend_team_run(t, n, arrive,
+                     NULL); /* all of them run, with their masks */
+    return t;
+}
+
+void backend_team_free(backend_team *t)
+{
+    if (!t)
+        return;
+    t->stop = true;
+    atomic_fetch_add(&t->go, 1);
+    wake(t);
+    for (int i = 0; i < t->started; ++i)
+        pthread_join(t->workers[i].thread, NULL);
+    free(t->workers);
+    pthread_mutex_destroy(&t->mutex);
+    pthread_cond_destroy(&t->changed);
+    free(t);
+}
