@@ -121,7 +121,7 @@ struct backend {
     const char *detail; /* instruction set and libraries in use, one line */
     base_dtype act, acc;
     int n_threads;
-    backend_team *team; /* of n_threads, in which no operation runs now */
+    backend_team *team; /* n_threads of them, for backend_parallel() too */
     void *impl;
     void (*close)(backend *be);
 

@@ -193,8 +193,8 @@ backend_team *backend_team_new(int n)
         backend_team_free(t);
         return NULL;
     }
-    backend_team_run(t, n, arrive,
-                     NULL); /* all of them run, with their masks */
+    /* From here on all of them run, with their own signal masks. */
+    backend_team_run(t, n, arrive, NULL);
     return t;
 }
 

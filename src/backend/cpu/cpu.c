@@ -5,8 +5,6 @@
  * other types are converted once. */
 #include <cpuid.h>
 #include <math.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -77,8 +77,7 @@ static void add_block(task_list *to, const backend_attn *d, task t,
                       int64_t past)
 {
     const int64_t low = past + t.first, end = low + t.n;
-    const int64_t from =
-        d->window > 0 && low >= d->window ? low - d->window + 1 : 0;
+    const int64_t from = cpu_attn_first(low, d->window);
     const bool few = t.heads * t.n <= CPU_ATTN_FEW;
     if (few && from / CPU_ATTN_PART < (end - 1) / CPU_ATTN_PART)
         add_parts_of(to, t, from, end);
@@ -383,6 +382,8 @@ static void grad_part(void *context, int thread, int n)
     while (backend_take(&g->all, &i))
         if (part_floats(g->d, g->list[i].seq))
             run_grad(g->cpu, &g->list[i], g->views, g->d, thread);
+    if (g->sums.count == 0)
+        return;
     backend_team_meet(g->cpu->be.team, n);
     while (backend_take(&g->sums, &i)) {
         const grad_task *t = &g->list[i];

@@ -49,6 +49,12 @@ typedef struct cpu_attn_task {
     float *part;
 } cpu_attn_task;
 
+/* The first key that is seen from this position. */
+static inline int64_t cpu_attn_first(int64_t position, int64_t window)
+{
+    return window > 0 && position >= window ? position - window + 1 : 0;
+}
+
 /* What a part of the keys gives for CPU_ATTN_FEW queries: maxima, sums of
  * exponentials, and sums of values [CPU_ATTN_FEW, D rounded up to CPU_PAD]. */
 static inline int64_t cpu_attn_part_floats(int head_dim)

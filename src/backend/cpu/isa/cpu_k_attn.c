@@ -453,7 +453,7 @@ static void many(const cpu_attn_task *t, const lanes *l, float *rows)
         m[c] = -INFINITY;
         sum[c] = 0;
     }
-    int64_t key = first_seen(l->low, t->window);
+    int64_t key = cpu_attn_first(l->low, t->window);
     for (; key <= l->high; key += CPU_KEYS) {
         int n = block_keys(l->high + 1, key);
         keys_load(kv, t->k, t->ldk, key, n, t->table, t->page, d, t->bf);
@@ -507,7 +507,7 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
         few(t, &l, &s, t->key, t->key_end);
         return;
     }
-    few(t, &l, &s, first_seen(l.low, t->window), l.high + 1);
+    few(t, &l, &s, cpu_attn_first(l.low, t->window), l.high + 1);
     few_finish(t, &l, &s);
 }
 
@@ -633,7 +633,7 @@ static void grad_block(const cpu_attn_grad *t, grad_space *s, int head,
     turn(s->qt, s->q, l.count, dp);
     turn(s->doutt, s->dout, l.count, dp);
     memset(s->dqt, 0, (size_t)(LD * dp) * 4);
-    int64_t key = first_seen(l.low, t->window);
+    int64_t key = cpu_attn_first(l.low, t->window);
     for (; key <= l.high; key += CPU_KEYS) {
         int keys = block_keys(l.high + 1, key);
         float *k = s->k + key * dp, *v = s->v + key * dp;

@@ -91,8 +91,7 @@ INLINE uint32_t distances(vu (*pair)[VECTORS], span s)
             /* the least one itself wraps around to the largest word */
             second = VB_LEAST(second, VB_WORDS_LESS((vb)e, above));
         }
-    if (s.most - (s.least + 1 + words_least(second)) >= FAR &&
-        words_least(second) < 0xffff)
+    if (s.most - (s.least + 1 + words_least(second)) >= FAR)
         return 0;
     return lanes_or(seen);
 }

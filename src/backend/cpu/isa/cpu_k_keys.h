@@ -1,15 +1,9 @@
 /* cpu_k_keys.h - the keys of one sequence, for the attention of isa/ and of
- * tile/: which of them a query sees, and where they lie. */
+ * tile/: where they lie. */
 #ifndef CPU_K_KEYS_H
 #define CPU_K_KEYS_H
 
 #include "backend/cpu/isa/cpu_vec.h"
-
-/* The first key that is seen from this position. */
-INLINE int64_t first_seen(int64_t position, int64_t window)
-{
-    return window > 0 && position >= window ? position - window + 1 : 0;
-}
 
 /* The rows of successive keys: one after the other within a page. */
 typedef struct key_walk {

@@ -294,7 +294,7 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
     s.scale = t->scale * LOG2E;
     const int strips = (int)in_32s(t->heads * t->n);
     const int64_t low = t->past + t->first, high = low + t->n - 1;
-    const int64_t first = first_seen(low, t->window);
+    const int64_t first = cpu_attn_first(low, t->window);
     for (int i = 0; i < strips; ++i) {
         lanes_set(s.l + i, t->heads, t->head_dim, t->n, i * SIDE);
         lanes_load(s.q + i * s.chunks * PAIR, s.l + i,

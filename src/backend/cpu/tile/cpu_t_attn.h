@@ -246,11 +246,11 @@ INLINE bool strip_set(strip *u, const lanes *l, int number, int64_t position,
     const int32_t most =
         window > 0 && window < INT32_MAX / 2 ? (int32_t)window : INT32_MAX / 2;
     u->number = number;
-    u->begin = clamp(first_seen(first, window) - key, keys) / SIDE;
+    u->begin = clamp(cpu_attn_first(first, window) - key, keys) / SIDE;
     u->end = (int)in_32s(clamp(last + 1 - key, keys));
-    u->from = (int)in_32s(clamp(first_seen(last, window) - key, keys));
+    u->from = (int)in_32s(clamp(cpu_attn_first(last, window) - key, keys));
     u->to = l->used < SIDE ? u->from : clamp(first + 1 - key, keys) / SIDE;
-    u->fresh = first_seen(first, window) >= key;
+    u->fresh = cpu_attn_first(first, window) >= key;
     for (int g = u->begin; g < u->end; ++g)
         if (g < u->from || g >= u->to)
             group_seen(u->seen[g], l, position - key - g * SIDE, most);

@@ -308,7 +308,7 @@ static void lanes_gradient(const cpu_attn_grad *t, const space *s, int64_t lane)
         lanes_set(s->l + i, t->heads, t->head_dim, t->n, lane + i * SIDE);
         load_strip(t, s, i);
     }
-    int64_t key = first_seen(low, t->window) / KEYS * KEYS;
+    int64_t key = cpu_attn_first(low, t->window) / KEYS * KEYS;
     for (; key <= high; key += KEYS)
         block_gradient(t, s, lane, strips, key,
                        (int)least(high + 1 - key, KEYS));
