@@ -66,8 +66,8 @@ static void measure(bench *b, int n)
         must(infer_step(b->engine, NULL, &err), &err);
     for (int i = 0; i < STEPS; i++) {
         if (i % 8 == 0) {
-            read[i / 8] = read_once(b->memory, b->be->n_threads);
-            peak[i / 8] = peak_once(name, b->be->n_threads);
+            read[i / 8] = read_once(b->be, b->memory, b->be->n_threads);
+            peak[i / 8] = peak_once(b->be, name, b->be->n_threads);
         }
         double s = base_now_s();
         must(infer_step(b->engine, NULL, &err), &err);

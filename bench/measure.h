@@ -5,7 +5,6 @@
 #define MEASURE_H
 
 #include <immintrin.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -61,6 +60,16 @@ peak_avx2(int64_t n, const float *in)
     PEAK_LOOP(__m256, _mm256_fmadd_ps, _mm256_add_ps)
     return _mm256_cvtss_f32(acc[0]);
 }
+/* Pairs of bf16, each product counted. */
+__attribute__((target("avx512f,avx512bf16"), noinline)) static float
+peak_bf16(int64_t n, const float *in)
+{
+    const __m512 x[2] = {_mm512_loadu_ps(in), _mm512_loadu_ps(in + 16)};
+#define DP(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))
+    PEAK_LOOP(__m512, DP, _mm512_add_ps)
+#undef DP
+    return _mm512_cvtss_f32(acc[0]);
+}
 static __m128 muladd(__m128 a, __m128 b, __m128 c)
 {
     return _mm_add_ps(_mm_mul_ps(a, b), c);
@@ -108,68 +117,90 @@ peak_tiles(int64_t n, const uint16_t *in)
     return out[17];
 }
 
-static double tiles_once(int threads)
+/* What one thread of a measurement does, and all of them. Threads are the
+ * backend's own: others would still wait, and disturb, when its turn comes. */
+typedef struct turns {
+    float (*vectors)(int64_t n, const float *in); /* NULL: tiles */
+    int64_t n;
+    float in[32];
+    _Alignas(64) uint16_t tiles[2048];
+} turns;
+
+static void turns_part(void *context, int thread, int n)
 {
-    const int64_t n = 400000;
-    _Alignas(64) uint16_t in[2048];
+    (void)thread;
+    (void)n;
+    const turns *t = context;
+    sink = t->vectors ? t->vectors(t->n, t->in) : peak_tiles(t->n, t->tiles);
+}
+
+static double turns_once(backend *be, turns *t, double flops, int threads)
+{
+    const double s = base_now_s();
+    backend_parallel(be, threads, turns_part, t);
+    return flops * (double)t->n * threads / (base_now_s() - s);
+}
+
+static double vectors_once(backend *be, float (*f)(int64_t, const float *),
+                           int flops, int threads)
+{
+    turns t = {.vectors = f, .n = 4000000};
+    for (int i = 0; i < 32; i++)
+        t.in[i] = 0.5F + (float)i / 99.0F;
+    return turns_once(be, &t, 2.0 * CHAINS * flops, threads);
+}
+
+static double tiles_once(backend *be, int threads)
+{
+    turns t = {.n = 400000};
     uint32_t seed = 1;
     for (int i = 0; i < 2048; i++) {
         seed = seed * 1664525U + 1013904223U;
         const float x = (float)(seed >> 8) / 8388608.0F - 1.0F;
-        base_from_f32(&x, &in[i], BASE_BF16, 1);
+        base_from_f32(&x, &t.tiles[i], BASE_BF16, 1);
     }
-    double s = base_now_s();
-#pragma omp parallel num_threads(threads)
-    sink = peak_tiles(n, in);
-    s = base_now_s() - s;
-    return 4.0 * 2 * 16 * 16 * 32 * (double)n * threads / s;
+    return turns_once(be, &t, 4.0 * 2 * 16 * 16 * 32, threads);
 }
 
-static inline double peak_once(const char *isa, int threads)
+/* FLOP/s of the fastest multiply-adds that the rung has. */
+static inline double peak_once(backend *be, const char *isa, int threads)
 {
     if (strcmp(isa, "amx") == 0)
-        return tiles_once(threads);
-    const int64_t n = 4000000;
-    float in[32];
-    for (int i = 0; i < 32; i++)
-        in[i] = 0.5F + (float)i / 99.0F;
-    int lanes = strncmp(isa, "avx512", 6) == 0 ? 16
-                : strcmp(isa, "avx2") == 0     ? 8
-                                               : 4;
-    double s = base_now_s();
-#pragma omp parallel num_threads(threads)
-    sink = lanes == 16  ? peak_avx512(n, in)
-           : lanes == 8 ? peak_avx2(n, in)
-                        : peak_base(n, in);
-    s = base_now_s() - s;
-    return 2.0 * CHAINS * lanes * (double)n * threads / s;
+        return tiles_once(be, threads);
+    if (strcmp(isa, "avx2") == 0)
+        return vectors_once(be, peak_avx2, 8, threads);
+    if (strncmp(isa, "avx512", 6) != 0)
+        return vectors_once(be, peak_base, 4, threads);
+    const double floats = vectors_once(be, peak_avx512, 16, threads);
+    if (strcmp(isa, "avx512bf16") != 0)
+        return floats;
+    const double pairs = vectors_once(be, peak_bf16, 32, threads);
+    return pairs > floats ? pairs : floats;
 }
 
 /* Sums as integers: one addition a word is faster than any memory. */
-static inline double read_once(const char *p, int threads)
+static void read_part(void *context, int thread, int n)
 {
     typedef uint64_t words __attribute__((vector_size(64), aligned(64)));
-    uint64_t all = 0;
-    double s = base_now_s();
-#pragma omp parallel num_threads(threads) reduction(+ : all)
-    {
-        size_t part = READ_BYTES / (size_t)threads / 64 * 64;
-        const words *w =
-            (const void *)(p + part * (size_t)omp_get_thread_num());
-        words a = {0}, b = {0};
-        for (size_t i = 0; i + 2 <= part / 64; i += 2) {
-            __builtin_prefetch((const char *)(w + i) + 2048, 0, 1);
-            __builtin_prefetch((const char *)(w + i) + 2112, 0, 1);
-            a += w[i];
-            b += w[i + 1];
-        }
-        a += b;
-        for (int i = 0; i < 8; i++)
-            all += a[i];
+    const size_t part = READ_BYTES / (size_t)n / 64 * 64;
+    const words *w =
+        (const void *)((const char *)context + part * (size_t)thread);
+    words a = {0}, b = {0};
+    for (size_t i = 0; i + 2 <= part / 64; i += 2) {
+        __builtin_prefetch((const char *)(w + i) + 2048, 0, 1);
+        __builtin_prefetch((const char *)(w + i) + 2112, 0, 1);
+        a += w[i];
+        b += w[i + 1];
     }
-    s = base_now_s() - s;
-    sink = (float)all;
-    return (double)READ_BYTES / s;
+    a += b;
+    sink = (float)(a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7]);
+}
+
+static inline double read_once(backend *be, char *p, int threads)
+{
+    const double s = base_now_s();
+    backend_parallel(be, threads, read_part, p);
+    return (double)READ_BYTES / (base_now_s() - s);
 }
 
 /* ---- medians ---------------------------------------------------------- */
