@@ -196,16 +196,16 @@ static backend_view last_norm(const model_pass *p)
     return xn;
 }
 
-/* Rows [from, from + view.rows) of the label rows, as logits. */
+/* Rows [from, from + view.rows) of the label rows, as logits in `memory`. */
 static backend_view head_chunk(const model_pass *p, backend_view xn,
-                               int64_t from)
+                               int64_t from, void *memory)
 {
     model_run *run = p->run;
     backend *be = run->m->be;
-    int64_t left = p->label - from;
+    int64_t left = xn.rows - from;
     int64_t rows = left < run->chunk ? left : run->chunk;
     backend_view logits =
-        backend_matrix(run->logits, be->acc, rows, run->m->config.vocab);
+        backend_matrix(memory, be->acc, rows, run->m->config.vocab);
     be->gemm_w(be, logits, backend_rows(xn, from, rows), run->m->head, NULL,
                0.0);
     return logits;
@@ -226,16 +226,22 @@ static void fetch_logits(const model_pass *p, void *logits, bool lse)
     backend *be = run->m->be;
     size_t size = base_dtype_bytes(be->acc);
     size_t row = (size_t)run->m->config.vocab * size;
+    /* Where the host's memory is the device's, nothing is copied. */
+    const bool in_place = be->host_alloc == be->alloc;
     backend_view xn = last_norm(p);
+    xn.rows = in_place ? p->label_real : p->label;
     be->weight_acquire(be, &run->m->head, 1);
-    for (int64_t from = 0; from < p->label; from += run->chunk) {
-        backend_view chunk = head_chunk(p, xn, from);
+    for (int64_t from = 0; from < xn.rows; from += run->chunk) {
+        char *to = (char *)logits + (size_t)from * row;
+        backend_view chunk =
+            head_chunk(p, xn, from, in_place ? to : run->logits);
         int64_t real = p->label_real - from;
         chunk.rows = real < chunk.rows ? real : chunk.rows;
         if (chunk.rows <= 0)
             continue;
-        be->copy(be, (char *)logits + (size_t)from * row, chunk.data,
-                 (size_t)chunk.rows * row, BACKEND_TO_HOST);
+        if (!in_place)
+            be->copy(be, to, chunk.data, (size_t)chunk.rows * row,
+                     BACKEND_TO_HOST);
         if (lse) /* the targets do not matter */
             be->xent_stats(be, (char *)run->nll_lse + (size_t)from * size,
                            (char *)run->nll + (size_t)from * size, chunk,
@@ -247,18 +253,43 @@ static void fetch_logits(const model_pass *p, void *logits, bool lse)
                  BACKEND_TO_HOST);
 }
 
-/* x * 0 is 0 exactly when x is finite, and a sum of such. */
+enum { LANES = 16 };
+
+/* largest[] = the larger magnitudes, as bits; vectors do this. */
+static void largest_of(uint32_t largest[LANES], const float *x)
+{
+    uint32_t bits[LANES];
+    memcpy(bits, x, sizeof bits);
+    for (int i = 0; i < LANES; i++) {
+        const uint32_t size = bits[i] & 0x7fffffffU;
+        largest[i] = size > largest[i] ? size : largest[i];
+    }
+}
+
+static bool floats_finite(const float *x, int64_t n)
+{
+    uint32_t largest[LANES] = {0};
+    float rest[LANES] = {0};
+    const int64_t whole = n / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        largest_of(largest, x + i);
+    memcpy(rest, x + whole, (size_t)(n - whole) * sizeof *x);
+    largest_of(largest, rest);
+    for (int i = 0; i < LANES; i++)
+        if (largest[i] >= 0x7f800000U)
+            return false;
+    return true;
+}
+
 static bool row_finite(const void *row, base_dtype dtype, int64_t n)
 {
-    double sum[4] = {0};
-    const double *d = row;
-    const float *f = row;
+    const double *x = row;
+    if (dtype != BASE_F64)
+        return floats_finite(row, n);
     for (int64_t i = 0; i < n; i++)
-        if (dtype == BASE_F64)
-            sum[i % 4] += d[i] * 0;
-        else
-            sum[i % 4] += (double)f[i] * 0;
-    return sum[0] + sum[1] + sum[2] + sum[3] == 0;
+        if (!isfinite(x[i]))
+            return false;
+    return true;
 }
 
 /* Rows of logits that must be finite. */
@@ -314,7 +345,7 @@ static void head_loss(const model_pass *p, bool backward)
     backend_view xn = last_norm(p);
     be->weight_acquire(be, &run->m->head, 1);
     for (int64_t from = 0; from < p->label; from += run->chunk) {
-        backend_view logits = head_chunk(p, xn, from);
+        backend_view logits = head_chunk(p, xn, from, run->logits);
         const int32_t *target = run->device.target + from;
         char *lse = (char *)run->nll_lse + (size_t)from * size;
         char *nll = (char *)run->nll + (size_t)from * size;
