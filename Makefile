@@ -51,7 +51,7 @@ ARCH := -march=x86-64-v2
 CFLAGS_ALL := -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -fPIC -fopenmp \
               -fvisibility=hidden -Iinclude -Isrc -MMD -MP $(CFLAGS)
 KERNEL := -O3 -ffp-contract=fast
-LIBS := -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lm
+LIBS := -ljansson -lyaml -lpcre2-8 -lutf8proc -lm
 # Optional: libcurl with OpenSSL, for `lori pull`.
 HAVE_CURL := $(shell printf '\043include <%s>\n' curl/curl.h openssl/evp.h | \
                      $(CC) -E - >/dev/null 2>&1 && echo 1)
@@ -82,9 +82,11 @@ ISA_avx2 := -mavx2 -mfma -mf16c -mbmi2
 ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq \
               -mprefer-vector-width=512
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
-# Tiles: with the unit, and emulated for tests. A folder of kernels of its own.
-TILE := amx emulated
+# Tiles: with the unit, by vectors, and emulated for tests. A folder of kernels
+# of its own.
+TILE := amx vectors emulated
 TILE_amx := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -DCPU_ISA_avx512bf16
+TILE_vectors := $(ISA_avx512bf16) -DCPU_ISA_avx512bf16 -DCPU_TILE_VECTORS
 TILE_emulated := $(ISA_avx512) -DCPU_ISA_avx512 -DCPU_TILE_EMULATED
 
 obj = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
@@ -271,7 +273,7 @@ check-rungs: $(BUILD)/lori $(BUILD)/tiny_gguf $(BUILD)/embed \
 asan: ## make check under AddressSanitizer and UBSan
 	$(Q)$(MAKE) --no-print-directory CONFIG=asan check
 # The program, because Criterion's sandbox does not run under ThreadSanitizer.
-# Archer tells it about OpenMP's barriers; oneDNN is not instrumented.
+# Archer tells it about OpenMP's barriers.
 tsan: ## the program's tests under ThreadSanitizer (clang with Archer)
 	$(Q)tools/deps.sh clang
 	$(Q)TSAN_OPTIONS=ignore_noninstrumented_modules=1 \
@@ -325,7 +327,10 @@ bench-text: ## speed of the tokenizer beside `tokenizers`
 $(BUILD)/bench_%: bench/bench_%.c bench/measure.h $(LIB_backend) $(LIB_base)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(LIB_backend) $(LIB_base) $(LDFLAGS_ALL) $(LIBS)
-bench-ops: $(BUILD)/bench_linear $(BUILD)/bench_ops $(BUILD)/bench_attn ## time products and the other operations (BENCH_ARGS: --json FILE --quick)
+$(BUILD)/bench_linear: LIBS += -ldnnl
+bench-ops: ## time products and the other operations (BENCH_ARGS: --json FILE --quick)
+	$(Q)tools/deps.sh bench
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/bench_linear $(BUILD)/bench_ops $(BUILD)/bench_attn
 	$(Q)$(BUILD)/bench_linear $(BENCH_ARGS)
 	$(Q)$(BUILD)/bench_ops
 	$(Q)$(BUILD)/bench_attn

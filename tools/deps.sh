@@ -2,6 +2,7 @@
 # deps.sh - installs what the build needs and does not find (Debian/Ubuntu, with
 # apt, as root or through sudo -n), or prints the one command that does.
 #   tools/deps.sh           what `make` and `make check` need
+#   tools/deps.sh bench     and what `make bench-ops` needs
 #   tools/deps.sh oracle    and what the comparison with PyPI libraries needs
 #   tools/deps.sh llama     and what building llama-cpp-python, a peer, needs
 #   tools/deps.sh clang     and the second compiler with its OpenMP
@@ -18,7 +19,6 @@ want make make
 want awk mawk
 case " $missing " in *" gcc "*) CC=false ;; esac
 want stdio.h libc6-dev
-want dnnl.h libdnnl-dev
 want jansson.h libjansson-dev
 want yaml.h libyaml-dev
 want utf8proc.h libutf8proc-dev
@@ -47,6 +47,9 @@ for set in "$@"; do
         command -v curl >/dev/null 2>&1 || python3 -m pip --version >/dev/null 2>&1 ||
             missing="$missing curl"
         want unzip unzip
+        ;;
+    bench) # oneDNN, which the products of matrices are timed beside
+        want dnnl.h libdnnl-dev
         ;;
     llama)
         want c++ g++

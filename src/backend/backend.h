@@ -1,7 +1,7 @@
 /* backend.h - the one seam between the model's mathematics and the machine.
  *
  * One table of operations, filled by ref/ (plain C in float or double: the
- * oracle), cpu/ (oneDNN and own kernels) and cuda/ (cuBLASLt and own kernels).
+ * oracle), cpu/ (own kernels) and cuda/ (cuBLASLt and own kernels).
  * Rules of the seam:
  *   - `void *` operands are device memory from alloc(); only copy() moves
  *     data between host and device. Code above this line never dereferences

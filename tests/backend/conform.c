@@ -14,8 +14,8 @@ static cf_config configs[] = {
     {"cpu", BASE_F32, ""},      {"cpu", BASE_BF16, "base"},
     {"cpu", BASE_BF16, "avx2"}, {"cpu", BASE_BF16, "avx512"},
     {"cpu", BASE_BF16, "amx"},  {"cpu", BASE_BF16, "amx-emulated"},
-    {"cpu", BASE_BF16, ""},     {"cuda", BASE_F32, ""},
-    {"cuda", BASE_BF16, ""},
+    {"cpu", BASE_BF16, ""},     {"cpu", BASE_BF16, "avx512bf16"},
+    {"cuda", BASE_F32, ""},     {"cuda", BASE_BF16, ""},
 };
 
 /* ---- opening ---------------------------------------------------------- */
@@ -37,6 +37,8 @@ static bool machine_runs(const char *isa)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (strcmp(isa, "amx") == 0)
         return amx_runs();
+    if (strcmp(isa, "avx512bf16") == 0)
+        return __builtin_cpu_supports("avx512bf16");
     if (strcmp(isa, "avx512") == 0 || strcmp(isa, "amx-emulated") == 0)
         return __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") &&

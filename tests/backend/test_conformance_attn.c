@@ -60,7 +60,8 @@ static backend_attn desc_of(const attn_run *r, int i)
 
 static bool on_tiles(const conform *c)
 {
-    return strncmp(c->be[CF_TWO]->detail, "amx", 3) == 0;
+    const char *isa = c->be[CF_TWO]->detail;
+    return strncmp(isa, "amx", 3) == 0 || strncmp(isa, "avx512bf16", 10) == 0;
 }
 
 /* Two rows before the first sequence and one after the last belong to none. */
@@ -183,10 +184,11 @@ CONFORM(attn_bwd)
         }
         double terms = (double)(r.max_k * r.s->H / r.s->K + r.s->D);
         /* dp - delta cancels about half of its digits' first bit or two. On
-         * tiles P and dS become bf16 before they are summed: two roundings, at
-         * most 2.5e-3 in all of these cases. The terms of an element may be
-         * large where it is small, and most elements of a long causal sequence
-         * are: single ones were found off by 2e-2 of the usual size. */
+         * tiles, and by AVX512_BF16, P and dS become bf16 before they are
+         * summed: two roundings, at most 2.5e-3 in all of these cases. The
+         * terms of an element may be large where it is small, and most elements
+         * of a long causal sequence are: single ones were found off by 2e-2 of
+         * the usual size. */
         const bool bf = c->be[CF_TWO]->act == BASE_BF16, tiles = on_tiles(c);
         double slack = !bf ? 4 : tiles ? 1.5 : 1, single = tiles ? 4 : 1;
         if (r.s->window != 1) { /* one visible key: dq = dk = 0 but for noise */

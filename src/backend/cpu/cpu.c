@@ -182,7 +182,7 @@ static const struct rung {
     const cpu_tile_kernels *tiles; /* of bf16, or NULL */
 } rungs[] = {
     {"amx", &cpu_kernels_avx512bf16, &cpu_tile_kernels_amx},
-    {"avx512bf16", &cpu_kernels_avx512bf16, NULL},
+    {"avx512bf16", &cpu_kernels_avx512bf16, &cpu_tile_kernels_vectors},
     {"avx512", &cpu_kernels_avx512, NULL},
     {"avx2", &cpu_kernels_avx2, NULL},
     {"base", &cpu_kernels_base, NULL},
@@ -218,6 +218,15 @@ static bool rung_runs(int i)
     return runs[i];
 }
 
+/* Intel's AVX512_BF16 runs at half the rate of float FMA, AMD's at twice. By
+ * the kind of processor, never by a measurement: the choice changes the last
+ * bits of results. */
+static bool rung_is_fast(int i)
+{
+    return rungs[i].tiles != &cpu_tile_kernels_vectors ||
+           !__builtin_cpu_is("intel");
+}
+
 static lori_status refuse(const char *isa, lori_error *err)
 {
     base_str runs = {0};
@@ -247,7 +256,7 @@ static lori_status choose_rung(const char *isa, int *out, lori_error *err)
         if (!rung_runs(i))
             return refuse(isa, err);
     }
-    while (!rung_runs(i))
+    while (!rung_runs(i) || (!isa && !rung_is_fast(i)))
         ++i;
     *out = i;
     return LORI_OK;
@@ -263,28 +272,12 @@ static size_t second_cache(void)
                                : cpu_clamp(bytes, 256 * kb, 2048 * kb));
 }
 
-/* Whether oneDNN's products of bf16 beat own ones of floats. By the kind of
- * processor, never by a measurement: the choice changes the last bits of
- * results. Intel's AVX512_BF16 runs at half the rate of float FMA, AMD's at
- * twice. */
-static bool dnnl_is_fast(const struct rung *r)
-{
-    return r->k == &cpu_kernels_avx512bf16 && !r->tiles &&
-           !__builtin_cpu_is("intel") && cpu_dnnl_bf16();
-}
-
-/* "avx512 kernels and products, 2 threads". Names oneDNN where it multiplies.
- */
+/* "avx512 kernels and products, 2 threads" */
 static void describe(cpu_backend *cpu, const char *isa)
 {
-    base_str *d = &cpu->detail;
     const int n = cpu->be.n_threads;
-    if (cpu->dnnl)
-        base_str_printf(d, "%s kernels, oneDNN %s products by avx512_bf16", isa,
-                        cpu_dnnl_version(cpu->dnnl));
-    else
-        base_str_printf(d, "%s kernels and products", isa);
-    base_str_printf(d, ", %d thread%s", n, n == 1 ? "" : "s");
+    base_str_printf(&cpu->detail, "%s kernels and products, %d thread%s", isa,
+                    n, n == 1 ? "" : "s");
 }
 
 /* ---- frozen weights ---------------------------------------------------- */
@@ -354,7 +347,6 @@ static void table_close(backend *be)
 {
     cpu_backend *cpu = cpu_of(be);
     backend_team_free(cpu->be.team);
-    cpu_dnnl_close(cpu->dnnl);
     cpu_memory_free(cpu->scratch);
     cpu_memory_free(cpu->list);
     base_str_free(&cpu->detail);
@@ -405,8 +397,6 @@ lori_status backend_cpu_open(const backend_options *options, backend **out,
     cpu->tiles = options->dtype == BASE_BF16 ? rungs[rung].tiles : NULL;
     cpu->l2_bytes = second_cache();
     lori_status st = backend_team_open(&cpu->be, err);
-    if (!st && options->dtype == BASE_BF16 && dnnl_is_fast(&rungs[rung]))
-        st = cpu_dnnl_open(cpu->be.n_threads, &cpu->dnnl, err);
     if (!st) {
         describe(cpu, rungs[rung].isa);
         if (cpu->detail.failed)

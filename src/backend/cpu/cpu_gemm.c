@@ -268,22 +268,17 @@ void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p)
  * been fetched ahead. */
 enum { FEW_PIECE = 32 };
 
-/* oneDNN is asked above so many rows: its bf16 units beat float ones then. */
-enum { FEW_BESIDE_DNNL = 8 };
-
 static int64_t few_rows(const cpu_backend *cpu)
 {
-    return cpu->tiles  ? CPU_TILE_ROWS
-           : cpu->dnnl ? FEW_BESIDE_DNNL
-                       : CPU_FEW_ROWS;
+    return cpu->tiles ? CPU_TILE_ROWS : CPU_FEW_ROWS;
 }
 
 /* The rows of a as the kernel takes them, in a thread's scratch. */
 static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p, bool compact)
 {
     if (cpu->tiles)
-        return (size_t)(cpu_tile_panels(p->a.rows) * cpu_tile_steps(p->k) *
-                        CPU_TILE_UNIT) *
+        return (size_t)cpu->tiles->few_x(NULL, p->a.data, p->a.ld, p->a.rows,
+                                         p->k, compact) *
                sizeof(uint16_t);
     if (compact)
         return (size_t)(p->a.rows * cpu_few_compact_ld(p->k)) * sizeof(float);
@@ -291,30 +286,11 @@ static size_t few_bytes(const cpu_backend *cpu, const cpu_call *p, bool compact)
            sizeof(float);
 }
 
-/* Panels of a for the few rows of a product on tiles. */
-static void few_load_tiles(const cpu_tile_kernels *tiles, const cpu_call *p,
-                           bool compact, uint16_t *x)
-{
-    if (!compact) {
-        tiles->pack_b(&(cpu_tile_b){.b = p->a.data,
-                                    .ldb = p->a.ld,
-                                    .n = p->a.rows,
-                                    .k = p->k,
-                                    .b_rows_n = true,
-                                    .packed = x});
-        return;
-    }
-    const int64_t panel = cpu_tile_steps(p->k) * CPU_TILE_UNIT;
-    for (int64_t i = 0; i < p->a.rows; i += CPU_TILE_SIDE)
-        tiles->pack_a(x + i / CPU_TILE_SIDE * panel, cpu_at(p->a, i, 0),
-                      p->a.ld, p->a.rows - i, p->k);
-}
-
 static void few_load(const cpu_backend *cpu, const cpu_call *p, bool compact,
                      void *x)
 {
     if (cpu->tiles)
-        few_load_tiles(cpu->tiles, p, compact, x);
+        cpu->tiles->few_x(x, p->a.data, p->a.ld, p->a.rows, p->k, compact);
     else
         (compact ? cpu->k->few_compact_x : cpu->k->few_x)(
             x, p->a.data, p->a.ld, p->a.rows, p->k, p->a.dtype == BASE_BF16);

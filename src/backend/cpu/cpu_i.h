@@ -3,13 +3,11 @@
  *   cpu_linear.c products of matrices by their kind, embedding
  *   cpu_gemm.c   own products: packed, and of few rows
  *   cpu_compact.c copies of weights in fewer bytes, for few rows
- *   cpu_tiles.c  own products of bf16 on tiles (AMX)
- *   cpu_native.c products that oneDNN does faster: bf16 by bf16 instructions
+ *   cpu_tiles.c  own products of bf16, on tiles (AMX) or by AVX512_BF16
  *   cpu_rows.c   row operations, loss, kept entries, optimizer
  *   cpu_attn.c   attention tasks, writes to the page pools
- *   cpu_dnnl.c   the only file that sees dnnl.h
  *   isa/         own kernels, compiled once per instruction set
- *   tile/        own kernels on tiles (AMX)
+ *   tile/        own kernels for bf16
  * Threads: an operation splits its work into tasks by shape alone and runs
  * them as one part of be.team (backend/team.h); what a task computes does not
  * depend on who runs it, so results do not depend on the number of threads.
@@ -24,15 +22,10 @@
 #include "backend/cpu/cpu_tiles.h"
 #include "backend/team.h"
 
-typedef struct cpu_dnnl cpu_dnnl;
-typedef struct cpu_product cpu_product; /* a prepared product of matrices */
-
 typedef struct cpu_backend {
     backend be; /* the table; be.impl points back here */
     const cpu_kernels *k;
-    const cpu_tile_kernels *tiles; /* NULL: products of floats, or oneDNN's */
-    cpu_dnnl
-        *dnnl; /* where it multiplies bf16 faster than own floats, or NULL */
+    const cpu_tile_kernels *tiles; /* NULL: products of floats */
     lori_status failed;
     lori_error first; /* what failed first since the last sync */
     base_str detail;
@@ -151,36 +144,5 @@ bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n);
 void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p);
 void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,
                    backend_view y, float alpha, float beta);
-/* False when oneDNN has no such product, and nothing was done. */
-bool cpu_gemm_dnnl(cpu_backend *cpu, const cpu_call *p);
-
-/* ---- oneDNN --------------------------------------------------------- */
-
-/* c [m, n] = alpha a b + beta c in plain layouts; a [m, k] has leading
- * dimension lda; b is [k, n], or [n, k] with `b_rows_n` (used transposed).
- * ab is BF16 or F32, c the same or F32. Compared as bytes: zero it first. */
-typedef struct cpu_product_key {
-    int64_t m, n, k, lda, ldb, ldc;
-    int32_t ab, c, b_rows_n;
-    float alpha, beta;
-    int32_t zero;
-} cpu_product_key;
-
-lori_status cpu_dnnl_open(int n_threads, cpu_dnnl **out, lori_error *err);
-void cpu_dnnl_close(cpu_dnnl *d);
-const char *cpu_dnnl_version(const cpu_dnnl *d); /* "2.6.3" */
-/* Whether it multiplies bf16 by the processor's own instructions. */
-bool cpu_dnnl_bf16(void);
-/* The product for this key, made at its first use and kept. *out is NULL and
- * the status LORI_UNSUPPORTED where oneDNN has none (also kept). */
-lori_status cpu_dnnl_get(cpu_dnnl *d, const cpu_product_key *key,
-                         const cpu_product **out, lori_error *err);
-/* Forgets everything when there are too many; call between operations. */
-void cpu_dnnl_trim(cpu_dnnl *d);
-size_t cpu_product_scratch_bytes(const cpu_product *p);
-/* Runs on the calling thread only; `thread` < n_threads picks the handles, so
- * two threads may run one product at once. Status 0 is success. */
-int cpu_product_run(const cpu_product *p, int thread, const void *a,
-                    const void *b, void *c, void *scratch);
 
 #endif

@@ -1,5 +1,5 @@
 /* cpu_linear.c - the table's products of matrices, sums over tokens and the
- * embedding. Three ways to a product, see cpu_gemm.c and cpu_native.c. */
+ * embedding. Three ways to a product, see cpu_gemm.c and cpu_tiles.c. */
 #include "backend/cpu/cpu_i.h"
 
 static void check(const cpu_backend *cpu, const cpu_call *p)
@@ -16,7 +16,7 @@ static void multiply_any(cpu_backend *cpu, const cpu_call *p)
         return;
     if (cpu->tiles)
         cpu_gemm_tiles(cpu, p);
-    else if (!cpu->dnnl || !cpu_gemm_dnnl(cpu, p))
+    else
         cpu_gemm_packed(cpu, p);
 }
 

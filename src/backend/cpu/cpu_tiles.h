@@ -87,10 +87,12 @@ typedef struct cpu_tile_kernels {
                    int64_t n_rows, int64_t k);
     void (*pack_b)(const cpu_tile_b *b); /* all panels */
     void (*gemm)(const cpu_tile_block *g);
-    /* As cpu_kernels.few, m <= CPU_TILE_ROWS; f->x is of pack_b(), as the
-     * transposed columns of b. */
+    /* x [m, k] as the next two take it, from the compact copy of w or not.
+     * Returns how many elements it has; with `to` NULL, that alone. */
+    int64_t (*few_x)(uint16_t *to, const uint16_t *x, int64_t ldx, int64_t m,
+                     int64_t k, bool compact);
+    /* As cpu_kernels.few, m <= CPU_TILE_ROWS. */
     void (*few)(const cpu_few *f);
-    /* The same from the compact copy of w; f->x is panels of pack_a(). */
     void (*few_compact)(const cpu_few *f);
     /* y [rows, q <= 32] to the panel that `sum` takes, every block of rows
      * filled up to whole steps. */
@@ -104,6 +106,7 @@ typedef struct cpu_tile_kernels {
     void (*attn_grad)(const cpu_attn_grad *t, void *scratch);
 } cpu_tile_kernels;
 
-extern const cpu_tile_kernels cpu_tile_kernels_amx, cpu_tile_kernels_emulated;
+extern const cpu_tile_kernels cpu_tile_kernels_amx, cpu_tile_kernels_vectors,
+    cpu_tile_kernels_emulated;
 
 #endif

@@ -210,12 +210,12 @@ static void push_scores(queue *q, const space *s, const strip *u)
 {
     const int64_t step = s->chunks * PAIR;
     for (int g = u->begin; g < u->end; ++g)
-        queue_push(q, (product){.quad = scores_of(s, u) + g * QUAD,
-                                .n = (int)s->chunks,
-                                .a = s->q + u->number * step,
-                                .a_step = PAIR,
-                                .b = s->k + g * step,
-                                .b_step = PAIR});
+        queue_push(q, (quad_product){.quad = scores_of(s, u) + g * QUAD,
+                                     .n = (int)s->chunks,
+                                     .a = s->q + u->number * step,
+                                     .a_step = PAIR,
+                                     .b = s->k + g * step,
+                                     .b_step = PAIR});
 }
 
 /* O += P V. */
@@ -223,14 +223,14 @@ static void push_values(queue *q, const space *s, const strip *u)
 {
     const int64_t step = s->chunks * PAIR;
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
-        queue_push(
-            q, (product){.quad = s->o + (u->number * s->chunks + chunk) * QUAD,
-                         .add = !u->fresh,
-                         .n = u->end - u->begin,
-                         .a = p_of(s, u) + u->begin * PAIR,
-                         .a_step = PAIR,
-                         .b = s->v + u->begin * step + chunk * PAIR,
-                         .b_step = step});
+        queue_push(q, (quad_product){
+                          .quad = s->o + (u->number * s->chunks + chunk) * QUAD,
+                          .add = !u->fresh,
+                          .n = u->end - u->begin,
+                          .a = p_of(s, u) + u->begin * PAIR,
+                          .a_step = PAIR,
+                          .b = s->v + u->begin * step + chunk * PAIR,
+                          .b_step = step});
 }
 
 /* All strips that see a block of keys. While vectors make P of one, tiles

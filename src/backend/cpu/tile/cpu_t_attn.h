@@ -85,11 +85,6 @@ INLINE vu words_of_lower(vu low, vu high)
                                        (__m512i)(high << 16));
 }
 
-INLINE void store_words(uint16_t *to, vu words)
-{
-    _mm512_store_si512(to, (__m512i)words);
-}
-
 /* The first n of 32 numbers, as bf16 or float. */
 INLINE void store_32(char *to, vf left, vf right, int64_t n, bool bf)
 {

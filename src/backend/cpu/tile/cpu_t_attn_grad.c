@@ -187,12 +187,12 @@ static void push_scores(queue *q, const space *s, const strip *u, int64_t base)
     const int64_t step = s->chunks * PAIR, own = u->number * step;
     for (int g = u->begin; g < u->end; ++g) {
         const int64_t quad = ((u->number & 1) * GROUPS + g) * QUAD;
-        product p = {.quad = s->s + quad,
-                     .n = (int)s->chunks,
-                     .a = s->q + own,
-                     .a_step = PAIR,
-                     .b = s->k + (base + g) * step,
-                     .b_step = PAIR};
+        quad_product p = {.quad = s->s + quad,
+                          .n = (int)s->chunks,
+                          .a = s->q + own,
+                          .a_step = PAIR,
+                          .b = s->k + (base + g) * step,
+                          .b_step = PAIR};
         queue_push(q, p);
         p.quad = s->dp + quad;
         p.a = s->dout + own;
@@ -207,15 +207,15 @@ static void push_dq(queue *q, const space *s, const strip *u, int64_t base)
     const int64_t step = s->chunks * PAIR;
     const int64_t at = u->number * GROUPS + u->begin;
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk)
-        queue_push(
-            q,
-            (product){.quad = s->dq + (u->number * s->chunks + chunk) * QUAD,
-                      .add = !u->fresh,
-                      .n = u->end - u->begin,
-                      .a = s->ds_a + at * PAIR,
-                      .a_step = PAIR,
-                      .b = s->k_sum + (base + u->begin) * step + chunk * PAIR,
-                      .b_step = step});
+        queue_push(q,
+                   (quad_product){
+                       .quad = s->dq + (u->number * s->chunks + chunk) * QUAD,
+                       .add = !u->fresh,
+                       .n = u->end - u->begin,
+                       .a = s->ds_a + at * PAIR,
+                       .a_step = PAIR,
+                       .b = s->k_sum + (base + u->begin) * step + chunk * PAIR,
+                       .b_step = step});
 }
 
 /* ---- keys against a block of lanes ------------------------------------ */
@@ -229,13 +229,13 @@ static void group_gradient(const space *s, int group, int64_t base, bool add,
     for (int64_t chunk = 0; chunk < s->chunks; ++chunk) {
         const int64_t to = ((base + group) * s->chunks + chunk) * QUAD;
         const int64_t a = begin * step + chunk * PAIR;
-        product p = {.quad = s->dvt + to,
-                     .add = add,
-                     .n = end - begin,
-                     .a = s->doutt + a,
-                     .a_step = step,
-                     .b = s->p + b,
-                     .b_step = GROUPS * PAIR};
+        quad_product p = {.quad = s->dvt + to,
+                          .add = add,
+                          .n = end - begin,
+                          .a = s->doutt + a,
+                          .a_step = step,
+                          .b = s->p + b,
+                          .b_step = GROUPS * PAIR};
         multiply(&p);
         p.quad = s->dkt + to;
         p.a = s->qt + a;

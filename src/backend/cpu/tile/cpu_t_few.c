@@ -1,10 +1,20 @@
 /* cpu_t_few.c - products of few rows of x with rows of w as they lie, and sums
- * over tokens. Rows of w are a here and x is b, so that w is read once, from
- * where it is mapped, and nothing of it is packed. */
+ * over tokens. With tiles, rows of w are a here and x is b, so that w is read
+ * once, from where it is mapped, and nothing of it is packed. With vectors w is
+ * b, a few steps of it turned at a time. */
 #include "backend/cpu/tile/cpu_t.h"
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
-enum { LINE = 64, QUARTER = UNIT / 4 }; /* floats of a tile */
+enum { QUARTER = UNIT / 4 }; /* floats of a tile */
+
+/* r[i] float j -> r[j] float i */
+INLINE void turn_floats(vf r[VL])
+{
+    __m512i words[VL];
+    memcpy(words, r, sizeof words);
+    turn16(words);
+    memcpy(r, words, sizeof words);
+}
 
 /* ---- few rows ----------------------------------------------------------- */
 
@@ -19,23 +29,6 @@ INLINE panel panel_at(const cpu_few *f, int64_t row)
     const int64_t left = f->n - row;
     return (panel){(const uint16_t *)f->w + row * f->ldw, f->ldw,
                    left < SIDE ? left : SIDE, f->k};
-}
-
-/* Step s into tiles 4 and 5. Where the panel ends within it, through `edge`. */
-INLINE void load_w(const panel *p, int64_t s, uint16_t *edge)
-{
-    const uint16_t *at = p->w + s * STEP;
-    const int64_t k = p->k - s * STEP;
-    if (p->rows == SIDE && k >= STEP) {
-        tile_load(4, at, 2 * p->ld);
-        tile_load(5, at + TILE_SIDE * p->ld, 2 * p->ld);
-        return;
-    }
-    const int64_t low = p->rows > TILE_SIDE ? p->rows - TILE_SIDE : 0;
-    tile_a(edge, at, p->ld, p->rows, k);
-    tile_a(edge + TILE, low ? at + TILE_SIDE * p->ld : at, p->ld, low, k);
-    tile_load(4, edge, LINE);
-    tile_load(5, edge + TILE, LINE);
 }
 
 /* What is read `AHEAD` steps after step s of a panel: of it, of the next one,
@@ -59,6 +52,102 @@ INLINE void ask_ahead(const panel *p, const panel *next, int64_t s,
     }
 }
 
+#ifdef CPU_TILE_VECTORS
+
+/* Steps of w that are turned, and then multiplied. */
+enum { CHUNK = 8 };
+
+/* Rows of x, each with zeros up to a whole step and a line that spreads them
+ * over the sets of the first cache. */
+int64_t CPU_NAME(cpu_tile_few_x)(uint16_t *to, const uint16_t *x, int64_t ldx,
+                                 int64_t m, int64_t k, bool compact)
+{
+    const int64_t ld = few_ld(k);
+    (void)compact;
+    for (int64_t i = 0; i < m && to; i++)
+        for (int64_t t = 0; t < k; t += STEP)
+            _mm512_storeu_si512(
+                to + i * ld + t,
+                _mm512_maskz_loadu_epi16(first_of_32(k - t), x + i * ldx + t));
+    return m * ld;
+}
+
+/* Steps [from, to) of a panel of w, turned. */
+INLINE void turn_steps(uint16_t *out, const panel *p, const panel *next,
+                       int64_t from, int64_t to, bool ask, cpu_few *after)
+{
+    const int64_t steps = cpu_tile_steps(p->k);
+    for (int64_t s = from; s < to; s++, out += UNIT) {
+        const uint16_t *at = p->w + s * STEP;
+        const int64_t k = p->k - s * STEP;
+        const int64_t low = p->rows > TILE_SIDE ? p->rows - TILE_SIDE : 0;
+        if (ask)
+            ask_ahead(p, next, s, steps, after);
+        if (p->rows == SIDE && k >= STEP) {
+            turned_tile(out, at, p->ld);
+            turned_tile(out + TILE, at + TILE_SIDE * p->ld, p->ld);
+        } else {
+            tile_b_turned(out, at, p->ld, p->rows, k);
+            tile_b_turned(out + TILE, low ? at + TILE_SIDE * p->ld : at, p->ld,
+                          low, k);
+        }
+    }
+}
+
+void CPU_NAME(cpu_tile_few)(const cpu_few *f)
+{
+    const int64_t steps = cpu_tile_steps(f->k);
+    _Alignas(LINE) uint16_t w[CHUNK * UNIT];
+    cpu_few after = *f;
+    for (int64_t j = 0; j < f->n; j += SIDE) {
+        const panel p = panel_at(f, j);
+        panel next = {.rows = 0};
+        if (j + SIDE < f->n)
+            next = panel_at(f, j + SIDE);
+        few_sums sums;
+        for (int64_t s = 0; s < steps; s += CHUNK) {
+            const int64_t end = steps - s < CHUNK ? steps : s + CHUNK;
+            turn_steps(w, &p, &next, s, end, true, &after);
+            few_multiply(&sums, f, 0, w, s, end, (few_ahead){0});
+        }
+        few_finish(&sums, f, j, p.rows);
+    }
+}
+
+#else
+
+/* Panels of a from the compact copy's products, else of b. */
+int64_t CPU_NAME(cpu_tile_few_x)(uint16_t *to, const uint16_t *x, int64_t ldx,
+                                 int64_t m, int64_t k, bool compact)
+{
+    const int64_t each = cpu_tile_steps(k) * UNIT;
+    if (to && !compact)
+        CPU_NAME(cpu_tile_pack_b)
+    (&(cpu_tile_b){
+        .b = x, .ldb = ldx, .n = m, .k = k, .b_rows_n = true, .packed = to});
+    for (int64_t i = 0; i < m && to && compact; i += SIDE)
+        CPU_NAME(cpu_tile_pack_a)
+    (to + i / SIDE * each, x + i * ldx, ldx, m - i, k);
+    return cpu_tile_panels(m) * each;
+}
+
+/* Step s into tiles 4 and 5. Where the panel ends within it, through `edge`. */
+INLINE void load_w(const panel *p, int64_t s, uint16_t *edge)
+{
+    const uint16_t *at = p->w + s * STEP;
+    const int64_t k = p->k - s * STEP;
+    if (p->rows == SIDE && k >= STEP) {
+        tile_load(4, at, 2 * p->ld);
+        tile_load(5, at + TILE_SIDE * p->ld, 2 * p->ld);
+        return;
+    }
+    const int64_t low = p->rows > TILE_SIDE ? p->rows - TILE_SIDE : 0;
+    tile_a(edge, at, p->ld, p->rows, k);
+    tile_a(edge + TILE, low ? at + TILE_SIDE * p->ld : at, p->ld, low, k);
+    tile_load(4, edge, LINE);
+    tile_load(5, edge + TILE, LINE);
+}
+
 /* [32 of w, 32 of x] in tiles 0 to 3: even rows of x, odd ones. */
 INLINE void multiply_panel(const panel *p, const panel *next, cpu_few *after,
                            const uint16_t *x, bool ask)
@@ -74,15 +163,6 @@ INLINE void multiply_panel(const panel *p, const panel *next, cpu_few *after,
             ask_ahead(p, next, s, steps, after);
         square_multiply();
     }
-}
-
-/* r[i] float j -> r[j] float i */
-INLINE void turn_floats(vf r[VL])
-{
-    __m512i words[VL];
-    memcpy(words, r, sizeof words);
-    turn16(words);
-    memcpy(r, words, sizeof words);
 }
 
 /* Columns [col, col + cols) of rows x_row .. of c from the four tiles. */
@@ -126,6 +206,8 @@ void CPU_NAME(cpu_tile_few)(const cpu_few *f)
     }
 }
 
+#endif
+
 /* ---- sums over tokens ------------------------------------------------- */
 
 /* The steps of `rows` rows, blocks filled up to whole steps. */
@@ -139,12 +221,40 @@ void CPU_NAME(cpu_tile_turn)(uint16_t *out, const uint16_t *y, int64_t ldy,
     }
 }
 
-/* total [q, p] of a block: the sums of its steps from zero, added. */
-INLINE void sum_block(const cpu_tile_sum *s, int64_t from, int64_t rows,
-                      const uint16_t *y, float *total)
+/* part [q, p]: the sums of a block's steps from zero. */
+#ifdef CPU_TILE_VECTORS
+INLINE void sum_steps(const cpu_tile_sum *s, int64_t from, int64_t rows,
+                      const uint16_t *y, float *part)
+{
+    _Alignas(LINE) uint16_t x[CHUNK * UNIT];
+    for (int64_t t = 0; t < rows; t += CHUNK * STEP) {
+        const int64_t k = rows - t < CHUNK * STEP ? rows - t : CHUNK * STEP;
+        CPU_NAME(cpu_tile_pack_b)
+        (&(cpu_tile_b){.b = s->x + (from + t) * s->ldx,
+                       .ldb = s->ldx,
+                       .n = s->p,
+                       .k = k,
+                       .packed = x});
+        multiply_first(&(product){.sum = part,
+                                  .row = VL,
+                                  .right = QUARTER,
+                                  .below = 2 * QUARTER,
+                                  .a = y + t / STEP * UNIT,
+                                  .a_row = STEP,
+                                  .a_below = TILE,
+                                  .a_step = UNIT,
+                                  .b = x,
+                                  .b_step = UNIT,
+                                  .steps = cpu_tile_steps(k),
+                                  .add = t > 0},
+                       s->q);
+    }
+}
+#else
+INLINE void sum_steps(const cpu_tile_sum *s, int64_t from, int64_t rows,
+                      const uint16_t *y, float *part)
 {
     _Alignas(LINE) uint16_t x[UNIT];
-    _Alignas(LINE) float part[UNIT];
     square_clear();
     for (int64_t t = 0; t < rows; t += STEP, y += UNIT) {
         const cpu_tile_b b = {.b = s->x + (from + t) * s->ldx,
@@ -160,6 +270,15 @@ INLINE void sum_block(const cpu_tile_sum *s, int64_t from, int64_t rows,
         square_multiply();
     }
     square_store(part);
+}
+#endif
+
+/* total [q, p] of a block: the sums of its steps from zero, added. */
+INLINE void sum_block(const cpu_tile_sum *s, int64_t from, int64_t rows,
+                      const uint16_t *y, float *total)
+{
+    _Alignas(LINE) float part[UNIT] = {0};
+    sum_steps(s, from, rows, y, part);
     for (int64_t i = 0; i < UNIT; i += VL)
         store(total + i, load(total + i) + load(part + i));
 }

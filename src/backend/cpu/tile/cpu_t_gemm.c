@@ -5,7 +5,6 @@
 #include "backend/cpu/tile/cpu_t.h"
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
-enum { LINE = 64 };
 
 /* ---- packing ---------------------------------------------------------- */
 
@@ -29,35 +28,6 @@ INLINE void turned_unit(uint16_t *to, const uint16_t *p, int64_t ld,
 {
     tile_b_turned(to, p, 2 * ld, (cols + 1) / 2, k);
     tile_b_turned(to + TILE, cols > 1 ? p + ld : p, 2 * ld, cols / 2, k);
-}
-
-/* 16 bytes of rows 0, 4, 8 and 12 of those that stand `step` apart. */
-INLINE __m512i four_rows(const uint16_t *p, int64_t step)
-{
-    __m512i r = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
-    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 4 * step)), 1);
-    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 8 * step)), 2);
-    return _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 12 * step)),
-                              3);
-}
-
-/* tile_b_turned of whole rows: loads put the quarters into their lanes, which
- * leaves half of the shuffles. */
-INLINE void turned_tile(uint16_t *to, const uint16_t *p, int64_t step)
-{
-    for (int64_t c = 0; c < 4; c++, p += 8, to += 4 * TILE_K) {
-        const __m512i r0 = four_rows(p, step), r1 = four_rows(p + step, step);
-        const __m512i r2 = four_rows(p + 2 * step, step);
-        const __m512i r3 = four_rows(p + 3 * step, step);
-        const __m512i a = _mm512_unpacklo_epi32(r0, r1);
-        const __m512i b = _mm512_unpackhi_epi32(r0, r1);
-        const __m512i d = _mm512_unpacklo_epi32(r2, r3);
-        const __m512i e = _mm512_unpackhi_epi32(r2, r3);
-        _mm512_store_si512(to, _mm512_unpacklo_epi64(a, d));
-        _mm512_store_si512(to + TILE_K, _mm512_unpackhi_epi64(a, d));
-        _mm512_store_si512(to + 2 * TILE_K, _mm512_unpacklo_epi64(b, e));
-        _mm512_store_si512(to + 3 * TILE_K, _mm512_unpackhi_epi64(b, e));
-    }
 }
 
 /* Rows 2i and 2i + 1 of b give row i of both tiles. */
@@ -319,6 +289,7 @@ typedef struct beside {
     lines a, b, c;
 } beside;
 
+#ifndef CPU_TILE_VECTORS
 INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
                            beside *w)
 {
@@ -335,12 +306,48 @@ INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
     }
 }
 
+#endif
+
 /* A square that is multiplied; it goes to c while the next one is. */
 typedef struct square {
     int64_t row, col;
     float *sum; /* NULL: none */
 } square;
 
+#ifdef CPU_TILE_VECTORS
+INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
+                            beside *w)
+{
+    const int64_t left = g->m - q.row, rows = left < SIDE ? left : SIDE;
+    product p = {.sum = q.sum,
+                 .row = VL,
+                 .right = UNIT / 4,
+                 .below = UNIT / 2,
+                 .b = g->panel,
+                 .b_step = UNIT,
+                 .add = !g->first};
+    for (int i = 0; i < g->parts; i++, p.add = true) {
+        const tiles a = a_tiles(&g->a[i], q.row / SIDE);
+        p.a = a.at;
+        p.a_row = a.stride / 2;
+        p.a_below = a.half;
+        p.a_step = a.step;
+        p.steps = g->a[i].steps;
+        for (int64_t row = 0; row < rows; row += GROUP) {
+            multiply_few(&p, rows - row < GROUP ? rows - row : GROUP, row);
+            for (int64_t s = p.steps * row / SIDE;
+                 s < p.steps * (row + GROUP) / SIDE; s++) {
+                ask(&w->a);
+                ask(&w->b);
+                ask(&w->c);
+            }
+        }
+        p.b += p.steps * UNIT;
+    }
+    if (before.sum)
+        finish_square(g, before.sum, before.row, before.col);
+}
+#else
 INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
                             beside *w)
 {
@@ -360,6 +367,7 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
     }
     square_store(q.sum);
 }
+#endif
 
 /* The squares of one panel of b, which is packed; the last one is left. */
 INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,

@@ -23,15 +23,53 @@ INLINE float *quad_row(float *quad, int row, int half)
 
 /* quad (+)= the sum of n products of a pair of a and a pair of b; successive
  * ones are so many elements apart. */
-typedef struct product {
+typedef struct quad_product {
     float *quad;
     bool add;
     int n; /* at least 1 */
     const uint16_t *a, *b;
     int64_t a_step, b_step;
-} product;
+} quad_product;
 
-INLINE void product_begin(const product *p)
+#ifdef CPU_TILE_VECTORS
+
+INLINE void multiply(const quad_product *p)
+{
+    multiply_first(&(product){.sum = p->quad,
+                              .row = 16,
+                              .right = RIGHT,
+                              .below = BELOW,
+                              .a = p->a,
+                              .a_row = TILE_K,
+                              .a_below = TILE,
+                              .a_step = p->a_step,
+                              .b = p->b,
+                              .b_step = p->b_step,
+                              .steps = p->n,
+                              .add = p->add},
+                   SIDE);
+}
+
+/* Vectors do one thing after the other. */
+typedef struct queue {
+    int count, left;
+} queue;
+
+INLINE void queue_run(queue *q, int left)
+{
+    (void)q;
+    (void)left;
+}
+
+INLINE void queue_push(queue *q, quad_product p)
+{
+    (void)q;
+    multiply(&p);
+}
+
+#else
+
+INLINE void product_begin(const quad_product *p)
 {
     if (p->add) {
         tile_load(0, p->quad, 64);
@@ -53,7 +91,7 @@ INLINE void product_step(const uint16_t *a, const uint16_t *b)
     tile_mul(2, 5, 6);
     tile_mul(3, 5, 7);
 }
-INLINE void product_end(const product *p)
+INLINE void product_end(const quad_product *p)
 {
     tile_store(0, p->quad, 64);
     tile_store(1, p->quad + RIGHT, 64);
@@ -62,7 +100,7 @@ INLINE void product_end(const product *p)
 }
 
 /* Not while a queue holds a product. */
-INLINE void multiply(const product *p)
+INLINE void multiply(const quad_product *p)
 {
     const uint16_t *a = p->a, *b = p->b;
     product_begin(p);
@@ -77,7 +115,7 @@ INLINE void multiply(const product *p)
  * the processor goes on with what comes after it: rows of exponentials. */
 #define QUEUE 16
 typedef struct queue {
-    product p[QUEUE];
+    quad_product p[QUEUE];
     int first, count;
     int step; /* of the first one */
     int left; /* steps of all */
@@ -85,7 +123,7 @@ typedef struct queue {
 
 INLINE void queue_step(queue *q)
 {
-    product *p = q->p + q->first;
+    quad_product *p = q->p + q->first;
     if (q->step == 0)
         product_begin(p);
     product_step(p->a, p->b);
@@ -107,12 +145,14 @@ INLINE void queue_run(queue *q, int left)
         queue_step(q);
 }
 
-INLINE void queue_push(queue *q, product p)
+INLINE void queue_push(queue *q, quad_product p)
 {
     while (q->count == QUEUE)
         queue_step(q);
     q->p[(q->first + q->count++) % QUEUE] = p;
     q->left += p.n;
 }
+
+#endif
 
 #endif

@@ -17,6 +17,7 @@ const cpu_tile_kernels CPU_NAME(cpu_tile_kernels) = {
     .pack_a = CPU_NAME(cpu_tile_pack_a),
     .pack_b = CPU_NAME(cpu_tile_pack_b),
     .gemm = CPU_NAME(cpu_tile_gemm),
+    .few_x = CPU_NAME(cpu_tile_few_x),
     .few = CPU_NAME(cpu_tile_few),
     .few_compact = CPU_NAME(cpu_tile_few_compact),
     .turn = CPU_NAME(cpu_tile_turn),
