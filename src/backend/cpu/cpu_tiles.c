@@ -7,10 +7,15 @@
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 
 /* A panel of b, MOST_K long, takes half of the first cache (48 KB); sums
- * [MOST_M, MOST_N] and rows of a for two blocks share the second (2 MB). A
- * single block, which needs no sums, may be longer, and every block by OVER if
- * that saves one: a low rank's terms. */
-enum { MOST_K = 384, ONE_K = 576, OVER = 64, MOST_M = 512, MOST_N = 384 };
+ * [most_m(), MOST_N] and rows of a for two blocks share the second. A single
+ * block, which needs no sums, may be longer, and every block by OVER if that
+ * saves one: a low rank's terms. */
+enum { MOST_K = 384, ONE_K = 576, OVER = 64, MOST_N = 384 };
+
+static int64_t most_m(const cpu_backend *cpu)
+{
+    return cpu->l2_bytes < 2 << 20 ? 256 : 512;
+}
 
 /* ---- many rows ------------------------------------------------------- */
 
@@ -71,10 +76,11 @@ static double piece_cost(cpu_cut m, cpu_cut n, int n_threads)
     return (double)rounds * (double)n.size * ((double)m.size + 64);
 }
 
-static void cut_pieces(const cpu_call *p, int n_threads, plan *s)
+static void cut_pieces(const cpu_backend *cpu, const cpu_call *p, plan *s)
 {
+    const int n_threads = cpu->be.n_threads;
     const int64_t m = p->a.rows, n = p->c.cols;
-    const int64_t m0 = s->k.count > 1 ? (m + MOST_M - 1) / MOST_M : 1;
+    const int64_t m0 = s->k.count > 1 ? (m + most_m(cpu) - 1) / most_m(cpu) : 1;
     const int64_t n0 = (n + MOST_N - 1) / MOST_N;
     double best = 0;
     for (int64_t pm = m0; pm <= m0 + n_threads; pm++)
@@ -105,7 +111,7 @@ static plan cut(const cpu_backend *cpu, const cpu_call *p)
     const int64_t blocks =
         k <= ONE_K + OVER ? 1 : (k - OVER + MOST_K - 1) / MOST_K;
     s.k = cpu_cut_even(k, blocks, STEP);
-    cut_pieces(p, cpu->be.n_threads, &s);
+    cut_pieces(cpu, p, &s);
     for (int i = 0; i < s.parts; i++) {
         part *t = &s.part[i];
         t->direct = lies_well(t->p, s.k.size) ? m / SIDE : 0;

@@ -1,8 +1,8 @@
 /* cpu_t_few.c - products of few rows of x with rows of w as they lie, and sums
  * over tokens. With tiles, rows of w are a here and x is b, so that w is read
- * once, from where it is mapped, and nothing of it is packed. With vectors w is
- * b, a few steps of it turned at a time. */
-#include "backend/cpu/tile/cpu_t.h"
+ * once, from where it is mapped, and nothing of it is packed. (With vectors:
+ * cpu_t_opened.c.) */
+#include "backend/cpu/tile/cpu_t_ahead.h"
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 enum { QUARTER = UNIT / 4 }; /* floats of a tile */
@@ -18,103 +18,7 @@ INLINE void turn_floats(vf r[VL])
 
 /* ---- few rows ----------------------------------------------------------- */
 
-/* 32 rows of w, or those that are left. */
-typedef struct panel {
-    const uint16_t *w;
-    int64_t ld, rows, k;
-} panel;
-
-INLINE panel panel_at(const cpu_few *f, int64_t row)
-{
-    const int64_t left = f->n - row;
-    return (panel){(const uint16_t *)f->w + row * f->ldw, f->ldw,
-                   left < SIDE ? left : SIDE, f->k};
-}
-
-/* What is read `AHEAD` steps after step s of a panel: of it, of the next one,
- * or of what comes after the last. */
-INLINE void ask_ahead(const panel *p, const panel *next, int64_t s,
-                      int64_t steps, cpu_few *after)
-{
-    enum { AHEAD = 6 };
-    const int64_t at = s + AHEAD;
-    const panel *of = at < steps ? p : next;
-    const int64_t step = at < steps ? at : at - steps;
-    if (of->rows > 0 && step < steps) {
-        for (int64_t i = 0; i < of->rows; i++)
-            __builtin_prefetch(of->w + i * of->ld + step * STEP, 0, 2);
-        return;
-    }
-    for (int64_t i = 0; i < SIDE && after->after_bytes > 0; i++) {
-        __builtin_prefetch(after->after, 0, 2);
-        after->after = (const char *)after->after + LINE;
-        after->after_bytes -= LINE;
-    }
-}
-
-#ifdef CPU_TILE_VECTORS
-
-/* Steps of w that are turned, and then multiplied. */
-enum { CHUNK = 8 };
-
-/* Rows of x, each with zeros up to a whole step and a line that spreads them
- * over the sets of the first cache. */
-int64_t CPU_NAME(cpu_tile_few_x)(uint16_t *to, const uint16_t *x, int64_t ldx,
-                                 int64_t m, int64_t k, bool compact)
-{
-    const int64_t ld = few_ld(k);
-    (void)compact;
-    for (int64_t i = 0; i < m && to; i++)
-        for (int64_t t = 0; t < k; t += STEP)
-            _mm512_storeu_si512(
-                to + i * ld + t,
-                _mm512_maskz_loadu_epi16(first_of_32(k - t), x + i * ldx + t));
-    return m * ld;
-}
-
-/* Steps [from, to) of a panel of w, turned. */
-INLINE void turn_steps(uint16_t *out, const panel *p, const panel *next,
-                       int64_t from, int64_t to, bool ask, cpu_few *after)
-{
-    const int64_t steps = cpu_tile_steps(p->k);
-    for (int64_t s = from; s < to; s++, out += UNIT) {
-        const uint16_t *at = p->w + s * STEP;
-        const int64_t k = p->k - s * STEP;
-        const int64_t low = p->rows > TILE_SIDE ? p->rows - TILE_SIDE : 0;
-        if (ask)
-            ask_ahead(p, next, s, steps, after);
-        if (p->rows == SIDE && k >= STEP) {
-            turned_tile(out, at, p->ld);
-            turned_tile(out + TILE, at + TILE_SIDE * p->ld, p->ld);
-        } else {
-            tile_b_turned(out, at, p->ld, p->rows, k);
-            tile_b_turned(out + TILE, low ? at + TILE_SIDE * p->ld : at, p->ld,
-                          low, k);
-        }
-    }
-}
-
-void CPU_NAME(cpu_tile_few)(const cpu_few *f)
-{
-    const int64_t steps = cpu_tile_steps(f->k);
-    _Alignas(LINE) uint16_t w[CHUNK * UNIT];
-    cpu_few after = *f;
-    for (int64_t j = 0; j < f->n; j += SIDE) {
-        const panel p = panel_at(f, j);
-        panel next = {.rows = 0};
-        if (j + SIDE < f->n)
-            next = panel_at(f, j + SIDE);
-        few_sums sums;
-        for (int64_t s = 0; s < steps; s += CHUNK) {
-            const int64_t end = steps - s < CHUNK ? steps : s + CHUNK;
-            turn_steps(w, &p, &next, s, end, true, &after);
-            few_multiply(&sums, f, 0, w, s, end, (few_ahead){0});
-        }
-        few_finish(&sums, f, j, p.rows);
-    }
-}
-
-#else
+#ifndef CPU_TILE_VECTORS
 
 /* Panels of a from the compact copy's products, else of b. */
 int64_t CPU_NAME(cpu_tile_few_x)(uint16_t *to, const uint16_t *x, int64_t ldx,
@@ -132,7 +36,7 @@ int64_t CPU_NAME(cpu_tile_few_x)(uint16_t *to, const uint16_t *x, int64_t ldx,
 }
 
 /* Step s into tiles 4 and 5. Where the panel ends within it, through `edge`. */
-INLINE void load_w(const panel *p, int64_t s, uint16_t *edge)
+INLINE void load_w(const few_panel *p, int64_t s, uint16_t *edge)
 {
     const uint16_t *at = p->w + s * STEP;
     const int64_t k = p->k - s * STEP;
@@ -149,8 +53,8 @@ INLINE void load_w(const panel *p, int64_t s, uint16_t *edge)
 }
 
 /* [32 of w, 32 of x] in tiles 0 to 3: even rows of x, odd ones. */
-INLINE void multiply_panel(const panel *p, const panel *next, cpu_few *after,
-                           const uint16_t *x, bool ask)
+INLINE void multiply_panel(const few_panel *p, const few_panel *next,
+                           cpu_few *after, const uint16_t *x, bool ask)
 {
     const int64_t steps = cpu_tile_steps(p->k);
     _Alignas(LINE) uint16_t edge[UNIT];
@@ -160,7 +64,7 @@ INLINE void multiply_panel(const panel *p, const panel *next, cpu_few *after,
         tile_load(6, x + s * UNIT, LINE);
         tile_load(7, x + s * UNIT + TILE, LINE);
         if (ask)
-            ask_ahead(p, next, s, steps, after);
+            panel_ask(p, next, s, after);
         square_multiply();
     }
 }
@@ -195,8 +99,8 @@ void CPU_NAME(cpu_tile_few)(const cpu_few *f)
     const int64_t x_panel = cpu_tile_steps(f->k) * UNIT;
     cpu_few after = *f;
     for (int64_t j = 0; j < f->n; j += SIDE) {
-        const panel p = panel_at(f, j);
-        panel next = {.rows = 0};
+        const few_panel p = panel_at(f, j);
+        few_panel next = {.rows = 0};
         if (j + SIDE < f->n)
             next = panel_at(f, j + SIDE);
         for (int64_t i = 0; i < f->m; i += SIDE) {
@@ -226,6 +130,7 @@ void CPU_NAME(cpu_tile_turn)(uint16_t *out, const uint16_t *y, int64_t ldy,
 INLINE void sum_steps(const cpu_tile_sum *s, int64_t from, int64_t rows,
                       const uint16_t *y, float *part)
 {
+    enum { CHUNK = 8 }; /* steps of x that are packed, and then multiplied */
     _Alignas(LINE) uint16_t x[CHUNK * UNIT];
     for (int64_t t = 0; t < rows; t += CHUNK * STEP) {
         const int64_t k = rows - t < CHUNK * STEP ? rows - t : CHUNK * STEP;

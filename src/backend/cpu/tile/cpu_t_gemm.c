@@ -30,6 +30,43 @@ INLINE void turned_unit(uint16_t *to, const uint16_t *p, int64_t ld,
     tile_b_turned(to + TILE, cols > 1 ? p + ld : p, 2 * ld, cols / 2, k);
 }
 
+/* tile_b_turned of whole rows. With tiles, loads put the quarters into their
+ * lanes, which leaves half of the shuffles. With vectors every line is read
+ * once, as rows may lie so that they fall into one set of the first cache. */
+#ifdef CPU_TILE_VECTORS
+INLINE void turned_tile(uint16_t *to, const uint16_t *p, int64_t step)
+{
+    tile_b_turned(to, p, step, TILE_SIDE, STEP);
+}
+#else
+/* 16 bytes of rows 0, 4, 8 and 12 of those that stand `step` apart. */
+INLINE __m512i four_rows(const uint16_t *p, int64_t step)
+{
+    __m512i r = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
+    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 4 * step)), 1);
+    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 8 * step)), 2);
+    return _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 12 * step)),
+                              3);
+}
+
+INLINE void turned_tile(uint16_t *to, const uint16_t *p, int64_t step)
+{
+    for (int64_t c = 0; c < 4; c++, p += 8, to += 4 * TILE_K) {
+        const __m512i r0 = four_rows(p, step), r1 = four_rows(p + step, step);
+        const __m512i r2 = four_rows(p + 2 * step, step);
+        const __m512i r3 = four_rows(p + 3 * step, step);
+        const __m512i a = _mm512_unpacklo_epi32(r0, r1);
+        const __m512i b = _mm512_unpackhi_epi32(r0, r1);
+        const __m512i d = _mm512_unpacklo_epi32(r2, r3);
+        const __m512i e = _mm512_unpackhi_epi32(r2, r3);
+        _mm512_store_si512(to, _mm512_unpacklo_epi64(a, d));
+        _mm512_store_si512(to + TILE_K, _mm512_unpackhi_epi64(a, d));
+        _mm512_store_si512(to + 2 * TILE_K, _mm512_unpacklo_epi64(b, e));
+        _mm512_store_si512(to + 3 * TILE_K, _mm512_unpackhi_epi64(b, e));
+    }
+}
+#endif
+
 /* Rows 2i and 2i + 1 of b give row i of both tiles. */
 INLINE void paired_rows(uint16_t *to, __m512i even, __m512i odd)
 {

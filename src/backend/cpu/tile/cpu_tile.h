@@ -18,7 +18,6 @@
 #define CPU_TILE_H
 
 #include "backend/cpu/cpu_tiles.h"
-#include "backend/cpu/isa/cpu_k_open.h"
 #include "backend/cpu/isa/cpu_vec.h"
 
 #define LINE       64
@@ -235,51 +234,9 @@ INLINE void tile_b_turned(uint16_t *to, const uint16_t *p, int64_t ld,
         _mm512_store_si512(to + j * TILE_K, r[j]);
 }
 
-/* 16 bytes of rows 0, 4, 8 and 12 of those that stand `step` apart. */
-INLINE __m512i four_rows(const uint16_t *p, int64_t step)
-{
-    __m512i r = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
-    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 4 * step)), 1);
-    r = _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 8 * step)), 2);
-    return _mm512_inserti32x4(r, _mm_loadu_si128((const void *)(p + 12 * step)),
-                              3);
-}
-
-/* tile_b_turned of whole rows: loads put the quarters into their lanes, which
- * leaves half of the shuffles. */
-INLINE void turned_tile(uint16_t *to, const uint16_t *p, int64_t step)
-{
-    for (int64_t c = 0; c < 4; c++, p += 8, to += 4 * TILE_K) {
-        const __m512i r0 = four_rows(p, step), r1 = four_rows(p + step, step);
-        const __m512i r2 = four_rows(p + 2 * step, step);
-        const __m512i r3 = four_rows(p + 3 * step, step);
-        const __m512i a = _mm512_unpacklo_epi32(r0, r1);
-        const __m512i b = _mm512_unpackhi_epi32(r0, r1);
-        const __m512i d = _mm512_unpacklo_epi32(r2, r3);
-        const __m512i e = _mm512_unpackhi_epi32(r2, r3);
-        _mm512_store_si512(to, _mm512_unpacklo_epi64(a, d));
-        _mm512_store_si512(to + TILE_K, _mm512_unpackhi_epi64(a, d));
-        _mm512_store_si512(to + 2 * TILE_K, _mm512_unpacklo_epi64(b, e));
-        _mm512_store_si512(to + 3 * TILE_K, _mm512_unpackhi_epi64(b, e));
-    }
-}
-
 INLINE void store_words(uint16_t *to, vu words)
 {
     _mm512_store_si512(to, (__m512i)words);
-}
-
-/* Two b tiles of a block of a compact copy: rows of w 0 .. 15, and 16 .. 31. */
-INLINE void open_tiles(uint16_t *to, const compact_block *b, bool whole)
-{
-    for (int at = 0; at < TILE_SIDE / 2; at++) {
-        vu w[2][COMPACT_VECTORS];
-        compact_open(w, b, at, whole);
-        for (int p = 0; p < 2; p++)
-            for (int half = 0; half < 2; half++)
-                memcpy(to + half * TILE + (2 * at + p) * TILE_K, &w[p][half],
-                       sizeof w[p][half]);
-    }
 }
 
 /* Two rows of 32 halfwords as pairs: *left of columns 0 .. 15, *right of the
