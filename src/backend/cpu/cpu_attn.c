@@ -157,12 +157,31 @@ static cpu_attn_task open_task(const attention *a, const task *t)
     };
 }
 
+/* Few queries on vectors of bf16. What is not cut into parts is one. */
+static void run_few(const cpu_backend *cpu, cpu_attn_task at, char *scratch)
+{
+    const bool whole = !at.part;
+    if (whole) {
+        const int64_t low = at.past + at.first;
+        at.key = cpu_attn_first(low, at.window);
+        at.key_end = low + at.n;
+        at.part = (float *)(void *)(scratch +
+                                    cpu->tiles->attn_few_bytes(at.head_dim));
+    }
+    cpu->tiles->attn_few(&at, scratch);
+    if (whole)
+        cpu->k->attn_join(&at, 1, scratch);
+}
+
 static void run_task(const attention *a, const task *t, int thread)
 {
     const cpu_attn_task at = open_task(a, t);
     void *scratch = cpu_scratch_of(a->cpu, thread);
-    if (a->cpu->tiles && at.heads * at.n > CPU_ATTN_FEW)
-        a->cpu->tiles->attn(&at, scratch);
+    const cpu_tile_kernels *tiles = a->cpu->tiles;
+    if (tiles && at.heads * at.n > CPU_ATTN_FEW)
+        tiles->attn(&at, scratch);
+    else if (tiles && tiles->attn_few)
+        run_few(a->cpu, at, scratch);
     else
         a->cpu->k->attn(&at, scratch);
 }
