@@ -26,16 +26,17 @@
 #define TILE_SIDE  16  /* rows; floats in a row */
 #define TILE_K     32  /* bf16 in a row */
 
-#ifdef CPU_TILE_VECTORS
-
+#if defined CPU_TILE_VECTORS || defined CPU_TILE_EMULATED
+/* No state to give a thread. */
 INLINE void tile_start(void)
 {
 }
 INLINE void tile_stop(void)
 {
 }
+#endif
 
-#else
+#ifndef CPU_TILE_VECTORS
 
 /* `t` is a number 0 .. 7, written out. tile_start before the first of them on
  * a thread, tile_stop after the last: the state costs a switch of threads. */
@@ -47,12 +48,6 @@ static _Thread_local _Alignas(64) unsigned char emulated[8][TILE_BYTES];
 /* Called, not inlined: compilers take a minute for it otherwise. */
 #define EMULATED static __attribute__((noinline, unused)) void
 
-INLINE void tile_start(void)
-{
-}
-INLINE void tile_stop(void)
-{
-}
 EMULATED tile_zero(int t)
 {
     memset(emulated[t], 0, TILE_BYTES);
