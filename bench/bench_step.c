@@ -177,6 +177,25 @@ static void gemm_wts(backend *be, backend_view dx, int n_w,
     TIMED(be, OP_gemm_wt, INNER(be)->gemm_wts(INNER(be), dx, n_w, dy, w, low));
 }
 
+/* SwiGLU goes with the products here: only they are replayed. */
+static void gemm_swiglu(backend *be, backend_view a, backend_view g,
+                        backend_view u, backend_view x,
+                        backend_weight *const w[2], const backend_low *low)
+{
+    record_weight(be, W, g, x, w[0], low ? &low[0] : NULL, 0);
+    record_weight(be, W, u, x, w[1], low ? &low[1] : NULL, 0);
+    TIMED(be, OP_gemm_w, INNER(be)->gemm_swiglu(INNER(be), a, g, u, x, w, low));
+}
+
+static void gemm_swiglu_bwd(backend *be, backend_view g, backend_view u,
+                            backend_view da, backend_view dy,
+                            const backend_weight *w, const backend_low *low)
+{
+    record_weight(be, WT, da, dy, w, low, 0);
+    TIMED(be, OP_gemm_wt,
+          INNER(be)->gemm_swiglu_bwd(INNER(be), g, u, da, dy, w, low));
+}
+
 #define LOW_RANK(name, kind_)                                                  \
     static void name(backend *be, backend_view c, backend_view a,              \
                      backend_view b, double alpha, double beta)                \
@@ -272,6 +291,8 @@ static void recorder_init(recorder *r, backend *inner)
     be->gemm_ws = gemm_ws;
     be->gemm_wt = gemm_wt;
     be->gemm_wts = gemm_wts;
+    be->gemm_swiglu = gemm_swiglu;
+    be->gemm_swiglu_bwd = gemm_swiglu_bwd;
     be->gemm_nt = gemm_nt;
     be->gemm_nn = gemm_nn;
     be->gemm_tn = gemm_tn;

@@ -20,14 +20,39 @@ static open_fn *const backend_opens[] = {backend_cpu_open, backend_cuda_open,
                                          backend_ref_open};
 #define N_BACKENDS (sizeof backend_names / sizeof backend_names[0])
 
+/* ---- operations that others make up ------------------------------------ */
+
+static void gemm_swiglu(backend *be, backend_view a, backend_view g,
+                        backend_view u, backend_view x,
+                        backend_weight *const w[2], const backend_low *low)
+{
+    be->gemm_ws(be, 2, (backend_view[]){g, u}, x, w, low);
+    be->swiglu(be, a, g, u);
+}
+
+static void gemm_swiglu_bwd(backend *be, backend_view g, backend_view u,
+                            backend_view da, backend_view dy,
+                            const backend_weight *w, const backend_low *low)
+{
+    be->gemm_wt(be, da, dy, w, low, 0);
+    be->swiglu_bwd(be, g, u, da);
+}
+
 lori_status backend_open(const backend_options *options, backend **out,
                          lori_error *err)
 {
     *out = NULL;
     const char *name = options->name ? options->name : backend_names[0];
     for (size_t i = 0; i < N_BACKENDS; i++) {
-        if (strcmp(name, backend_names[i]) == 0)
-            return backend_opens[i](options, out, err);
+        if (strcmp(name, backend_names[i]) != 0)
+            continue;
+        BASE_TRY(backend_opens[i](options, out, err));
+        backend *be = *out;
+        if (!be->gemm_swiglu)
+            be->gemm_swiglu = gemm_swiglu;
+        if (!be->gemm_swiglu_bwd)
+            be->gemm_swiglu_bwd = gemm_swiglu_bwd;
+        return LORI_OK;
     }
     const char *near = base_nearest(name, backend_names, N_BACKENDS);
     return base_fail(err, LORI_INVALID,

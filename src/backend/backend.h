@@ -174,6 +174,17 @@ struct backend {
     void (*gemm_wts)(backend *be, backend_view dx, int n_w,
                      const backend_view *dy, backend_weight *const *w,
                      const backend_low *low);
+    /* SwiGLU with the products beside it, with the bits that they have one
+     * after the other: gemm_ws of two, g and u = x w[i]^T + .., then swiglu;
+     * and gemm_wt into da [n, f], whose contents nobody reads afterwards, then
+     * swiglu_bwd. low as there. NULL when a backend has no better way; open
+     * then fills in the two operations. */
+    void (*gemm_swiglu)(backend *be, backend_view a, backend_view g,
+                        backend_view u, backend_view x,
+                        backend_weight *const w[2], const backend_low *low);
+    void (*gemm_swiglu_bwd)(backend *be, backend_view g, backend_view u,
+                            backend_view da, backend_view dy,
+                            const backend_weight *w, const backend_low *low);
     /* y [n, d] act = rows ids[n] (i32) of W [V, d] */
     void (*embed)(backend *be, backend_view y, const backend_weight *w,
                   const int32_t *ids);

@@ -90,6 +90,12 @@ static int64_t label_rows_before(const model_pass *p, int64_t token)
     return n;
 }
 
+static const model_site *segment_site(const block *b, const model_segment *g,
+                                      int role)
+{
+    return g->adapter ? g->adapter->at[b->layer * MODEL_ROLES + role] : NULL;
+}
+
 /* y += h B^T, h = s x A^T, each segment with its own A and B. h is nobody's
  * afterwards: the segments take turns in one place. */
 static void add_segments(const block *b, int role, backend_view y,
@@ -102,8 +108,7 @@ static void add_segments(const block *b, int role, backend_view y,
         const model_segment *g = &p->segments[i];
         int64_t end =
             b->last && role >= ROLE_O ? label_rows_before(p, g->end) : g->end;
-        const model_site *s =
-            g->adapter ? g->adapter->at[b->layer * MODEL_ROLES + role] : NULL;
+        const model_site *s = segment_site(b, g, role);
         if (s && end > from) {
             backend_view h = act(b, b->k->h[role], end - from, s->rank);
             be->gemm_nt(be, h, backend_rows(x, from, end - from),
@@ -149,15 +154,21 @@ static void add_linear(const block *b, int role)
     add_to_product(b, role);
 }
 
+static void low_products(const block *b, int from, int to, bool recompute,
+                         backend_low *low)
+{
+    for (int r = from; r < to; r++)
+        low[r - from] = low_product(b, r, recompute);
+}
+
 /* y = x W^T + h B^T + b for roles [from, to), which share their x. */
 static void linears(const block *b, int from, int to, bool recompute)
 {
     backend_view y[BACKEND_GROUP] = {{0}};
     backend_low low[BACKEND_GROUP] = {{{0}, {0}}};
-    for (int r = from; r < to; r++) {
+    for (int r = from; r < to; r++)
         y[r - from] = b->slot[model_linears[r].out];
-        low[r - from] = low_product(b, r, recompute);
-    }
+    low_products(b, from, to, recompute, low);
     b->be->gemm_ws(b->be, to - from, y, b->slot[model_linears[from].in],
                    &b->w->w[from], low);
     for (int r = from; r < to; r++)
@@ -204,11 +215,36 @@ static void attend(const block *b)
     zero_tail(b, b->attn);
 }
 
-static void gate_and_up(const block *b, bool recompute)
+static void norm2(const block *b)
 {
     b->be->rmsnorm(b->be, b->slot[SLOT_XN2], b->k->rstd2, b->slot[SLOT_X2],
                    b->w->norm2, b->c->norm_eps);
-    linears(b, ROLE_GATE, ROLE_DOWN, recompute);
+}
+
+/* Whether add_to_product() does anything. */
+static bool adds_to_product(const block *b, int role)
+{
+    bool adds = b->w->bias[role] != NULL;
+    for (int64_t i = 0; i < b->p->n_segments; i++)
+        adds = adds || segment_site(b, &b->p->segments[i], role);
+    return adds;
+}
+
+/* a = silu(g) u, g, u = G(n), U(n), n = norm(x2) */
+static void gated(const block *b)
+{
+    backend *be = b->be;
+    backend_view a = b->slot[SLOT_A], g = b->slot[SLOT_GATE];
+    backend_view u = b->slot[SLOT_UP];
+    norm2(b);
+    if (adds_to_product(b, ROLE_GATE) || adds_to_product(b, ROLE_UP)) {
+        linears(b, ROLE_GATE, ROLE_DOWN, false);
+        be->swiglu(be, a, g, u);
+        return;
+    }
+    backend_low low[2];
+    low_products(b, ROLE_GATE, ROLE_DOWN, false, low);
+    be->gemm_swiglu(be, a, g, u, b->slot[SLOT_XN2], &b->w->w[ROLE_GATE], low);
 }
 
 /* Starts a residual sum in dst. */
@@ -235,8 +271,7 @@ void model_block_forward(model_pass *p, int64_t layer)
             copy_rows(&b, b.slot[SLOT_X2], b.x);
         }
         add_linear(&b, ROLE_O);
-        gate_and_up(&b, false);
-        be->swiglu(be, b.slot[SLOT_A], b.slot[SLOT_GATE], b.slot[SLOT_UP]);
+        gated(&b);
         copy_rows(&b, b.slot[SLOT_Y], b.slot[SLOT_X2]);
         add_linear(&b, ROLE_DOWN);
     }
@@ -254,8 +289,10 @@ static model_schedule schedule(const block *b)
  * outputs of o_proj and down_proj are never needed again, and h is kept. */
 static void recompute_mlp(const block *b)
 {
-    if (schedule(b) != MODEL_KEEP_ALL)
-        gate_and_up(b, true);
+    if (schedule(b) == MODEL_KEEP_ALL)
+        return;
+    norm2(b);
+    linears(b, ROLE_GATE, ROLE_DOWN, true);
 }
 
 static void recompute_attention(const block *b)
@@ -364,16 +401,17 @@ static void mlp_backward(block *b, backend_view dres, backend_view dxn,
     if (wants_dA(b, ROLE_DOWN, MODEL_ROLES))
         be->swiglu(be, b->slot[SLOT_A], b->slot[SLOT_GATE], b->slot[SLOT_UP]);
     b->grad[SLOT_Y] = as_act(b, dres);
-    b->grad[SLOT_A] = b->slot[SLOT_A];
     b->grad[SLOT_GATE] = b->slot[SLOT_GATE];
     b->grad[SLOT_UP] = b->slot[SLOT_UP];
     b->grad[SLOT_XN2] = dxn;
     bool inner =
         below || model_layer_trains(b->p->ad, b->layer, ROLE_Q, ROLE_DOWN);
-    linears_backward(b, ROLE_DOWN, MODEL_ROLES, inner);
+    const backend_low low = low_backward(b, ROLE_DOWN, inner, 0);
     if (!inner)
         return;
-    be->swiglu_bwd(be, b->slot[SLOT_GATE], b->slot[SLOT_UP], b->grad[SLOT_A]);
+    be->gemm_swiglu_bwd(be, b->slot[SLOT_GATE], b->slot[SLOT_UP],
+                        b->slot[SLOT_A], b->grad[SLOT_Y], b->w->w[ROLE_DOWN],
+                        &low);
     if (wants_dA(b, ROLE_GATE, ROLE_DOWN)) /* xn2 again, in the room of dy */
         be->rmsnorm(be, b->slot[SLOT_XN2], NULL, b->slot[SLOT_X2], b->w->norm2,
                     b->c->norm_eps);

@@ -414,6 +414,17 @@ void cf_check_rounded(conform *c, const cf_operand *o, const char *name,
     free(want);
 }
 
+void cf_check_same(conform *c, int i, const cf_operand *a, const cf_operand *b,
+                   const char *name)
+{
+    double *one = cf_values(c, i, a), *other = cf_values(c, i, b);
+    cr_expect_arr_eq(one, other,
+                     (size_t)(a->v[i].rows * a->v[i].cols) * sizeof *one,
+                     "%s, %s: %s differs", c->label, c->what, name);
+    free(one);
+    free(other);
+}
+
 void cf_check_exact(conform *c, const cf_operand *o, const char *name)
 {
     const backend_view *v = &o->v[CF_TWO];

@@ -126,6 +126,9 @@ void cf_check(conform *c, const cf_operand *o, const char *name, double terms,
  * terms: single elements may be so many times farther away. */
 void cf_check_rounded(conform *c, const cf_operand *o, const char *name,
                       double terms, double slack, double single);
+/* Bits of b on one backend, for what is computed in two ways. */
+void cf_check_same(conform *c, int i, const cf_operand *a, const cf_operand *b,
+                   const char *name);
 /* Bits of the reference, for results that are copied, not computed. */
 void cf_check_exact(conform *c, const cf_operand *o, const char *name);
 

@@ -186,15 +186,8 @@ CONFORM(gemm_ws)
                                  &low[j], 0);
             }
             c->be[i]->gemm_ws(c->be[i], N_W, y, x.v[i], weights, low);
-            for (int j = 0; j < N_W; j++) {
-                double *one = cf_values(c, i, &alone[j]);
-                double *all = cf_values(c, i, &group[j]);
-                cr_expect_arr_eq(one, all,
-                                 (size_t)(rows[t] * out[j]) * sizeof *one,
-                                 "%s: product %d differs", c->label, j);
-                free(one);
-                free(all);
-            }
+            for (int j = 0; j < N_W; j++)
+                cf_check_same(c, i, &alone[j], &group[j], "a product");
         }
         for (int j = 0; j < N_W; j++)
             check_joined(c, &group[j], "y", IN + rank[j]);

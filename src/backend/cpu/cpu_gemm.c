@@ -375,12 +375,27 @@ static bool all_compact(const cpu_call *p, int n)
     return all;
 }
 
+/* SwiGLU of a thread's pieces of gate and up, which are the same columns. */
+static void few_glu(const cpu_backend *cpu, const cpu_glu *glu, int thread,
+                    int n_threads)
+{
+    const backend_view a = glu->a;
+    const cpu_cut s = cpu_cut_even(a.cols, cpu->be.n_threads, FEW_PIECE);
+    const int64_t from = backend_share(s.count, thread, n_threads) * s.size;
+    const int64_t end = backend_share(s.count, thread + 1, n_threads) * s.size;
+    const int64_t cols = (end < a.cols ? end : a.cols) - from;
+    for (int64_t i = 0; i < a.rows && cols > 0; ++i)
+        cpu->k->swiglu(cpu_at(a, i, from), cpu_at(glu->gate, i, from),
+                       cpu_at(glu->up, i, from), cols, a.dtype == BASE_BF16);
+}
+
 /* What cpu_gemm_few() gives its threads. */
 typedef struct few_call {
     const cpu_backend *cpu;
     const cpu_call *p;
     int n;
     bool compact;
+    const cpu_glu *glu;
 } few_call;
 
 static void few_part(void *context, int thread, int n_threads)
@@ -395,9 +410,12 @@ static void few_part(void *context, int thread, int n_threads)
         few_pieces(cpu, &f->p[i], f->compact, x, thread, n_threads);
     if (cpu->tiles)
         cpu->tiles->stop();
+    if (f->glu)
+        few_glu(cpu, f->glu, thread, n_threads);
 }
 
-bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
+bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n,
+                  const cpu_glu *glu)
 {
     int64_t columns = 0;
     for (int i = 0; i < n; ++i) {
@@ -410,7 +428,7 @@ bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n)
     const bool compact = all_compact(p, n);
     if (!columns || !cpu_scratch(cpu, few_bytes(cpu, p, compact)))
         return true;
-    few_call call = {cpu, p, n, compact};
+    few_call call = {cpu, p, n, compact, glu};
     backend_team_run(cpu->be.team,
                      columns * p->k > 65536 ? cpu->be.n_threads : 1, few_part,
                      &call);

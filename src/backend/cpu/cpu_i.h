@@ -84,6 +84,16 @@ static inline void *cpu_at(backend_view v, int64_t row, int64_t col)
            (size_t)(row * v.ld + col) * base_dtype_bytes(v.dtype);
 }
 
+/* SwiGLU of products that are done, act: of two of one shape, gate and up, to
+ * a; or of one, da, the gradients of gate and up in their place (a.data
+ * NULL). */
+typedef struct cpu_glu {
+    backend_view gate, up, a;
+} cpu_glu;
+
+/* The same row by row; `last` is the last of the products. */
+void cpu_glu_rows(cpu_backend *cpu, const cpu_glu *glu, backend_view last);
+
 /* The operations, one file each. */
 void cpu_linear_fill(backend *be);
 void cpu_rows_fill(backend *be);
@@ -136,12 +146,14 @@ static inline int64_t cpu_clamp(int64_t x, int64_t least, int64_t most)
 
 /* Any product, by own kernels. */
 void cpu_gemm_packed(cpu_backend *cpu, const cpu_call *p);
-/* n products of few rows of one a with rows of b: the same bits. False: not
- * such products. */
-bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n);
-/* Any product with what is added to it, and sums over tokens (backend.gemm_tn),
- * on tiles. */
-void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p);
+/* n products of few rows of one a with rows of b, the same bits, and SwiGLU of
+ * them (or NULL). False: not such products. */
+bool cpu_gemm_few(cpu_backend *cpu, const cpu_call *p, int n,
+                  const cpu_glu *glu);
+/* n products of one a with what is added to them, and SwiGLU of them (or NULL);
+ * and sums over tokens (backend.gemm_tn), on tiles. */
+void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p, int n,
+                    const cpu_glu *glu);
 void cpu_sum_tiles(cpu_backend *cpu, backend_view c, backend_view x,
                    backend_view y, float alpha, float beta);
 

@@ -10,29 +10,21 @@ static void check(const cpu_backend *cpu, const cpu_call *p)
     CPU_REQUIRE(p->c.rows == p->a.rows && p->k > 0);
 }
 
-static void multiply_any(cpu_backend *cpu, const cpu_call *p)
+/* n products of floats of one a, without what is added to them. */
+static void multiply_floats(cpu_backend *cpu, const cpu_call *p, int n)
 {
-    if (p->c.cols == 0)
-        return;
-    if (cpu->tiles)
-        cpu_gemm_tiles(cpu, p);
-    else
-        cpu_gemm_packed(cpu, p);
-}
-
-/* n products of one a, without what is added to them. */
-static void multiply_each(cpu_backend *cpu, const cpu_call *p, int n)
-{
-    if (cpu_gemm_few(cpu, p, n))
+    if (cpu_gemm_few(cpu, p, n, NULL))
         return;
     for (int i = 0; i < n; ++i)
-        multiply_any(cpu, &p[i]);
+        if (p[i].c.cols > 0)
+            cpu_gemm_packed(cpu, &p[i]);
 }
 
-/* n products of one a, and what is added to them. On tiles only the way of many
- * rows joins these, so few rows go it too: a row has the same bits in any
- * company. */
-static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
+/* n products of one a, what is added to them, and SwiGLU of them (or NULL). On
+ * tiles only the way of many rows joins what is added, so few rows go it too: a
+ * row has the same bits in any company. */
+static void multiply(cpu_backend *cpu, const cpu_call *p, int n,
+                     const cpu_glu *glu)
 {
     bool more = false;
     for (int i = 0; i < n; ++i) {
@@ -42,15 +34,18 @@ static void multiply(cpu_backend *cpu, const cpu_call *p, int n)
     }
     if (cpu->failed || p->a.rows == 0)
         return;
-    if (more && cpu->tiles) {
-        for (int i = 0; i < n; ++i)
-            multiply_any(cpu, &p[i]);
+    if (!more && cpu_gemm_few(cpu, p, n, glu))
+        return;
+    if (cpu->tiles) {
+        cpu_gemm_tiles(cpu, p, n, glu);
         return;
     }
-    multiply_each(cpu, p, n);
+    multiply_floats(cpu, p, n);
     for (int i = 0; i < n; ++i)
         for (const cpu_call *q = p[i].then; q; q = q->then)
-            multiply_each(cpu, q, 1);
+            multiply_floats(cpu, q, 1);
+    if (glu)
+        cpu_glu_rows(cpu, glu, p[n - 1].c);
 }
 
 /* Lets *memory, the call for `low`, follow p; returns the last of the two. */
@@ -101,12 +96,12 @@ static void cpu_gemm_w(backend *be, backend_view y, backend_view x,
 {
     cpu_call p = with_weight(cpu_of(be), y, x, w, beta), own;
     add_low(&p, low, &own);
-    multiply(cpu_of(be), &p, 1);
+    multiply(cpu_of(be), &p, 1, NULL);
 }
 
-static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
-                        backend_view x, backend_weight *const *w,
-                        const backend_low *low)
+static void with_weights(backend *be, int n_w, const backend_view *y,
+                         backend_view x, backend_weight *const *w,
+                         const backend_low *low, const cpu_glu *glu)
 {
     cpu_call p[BACKEND_GROUP], own[BACKEND_GROUP];
     CPU_REQUIRE(n_w > 0 && n_w <= BACKEND_GROUP);
@@ -114,7 +109,29 @@ static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
         p[i] = with_weight(cpu_of(be), y[i], x, w[i], 0);
         add_low(&p[i], low ? &low[i] : NULL, &own[i]);
     }
-    multiply(cpu_of(be), p, n_w);
+    multiply(cpu_of(be), p, n_w, glu);
+}
+
+static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
+                        backend_view x, backend_weight *const *w,
+                        const backend_low *low)
+{
+    with_weights(be, n_w, y, x, w, low, NULL);
+}
+
+static bool is_act_of(const backend *be, backend_view v, backend_view shape)
+{
+    return v.dtype == be->act && v.rows == shape.rows && v.cols == shape.cols;
+}
+
+static void cpu_gemm_swiglu(backend *be, backend_view a, backend_view g,
+                            backend_view u, backend_view x,
+                            backend_weight *const w[2], const backend_low *low)
+{
+    CPU_REQUIRE(is_act_of(be, a, a) && is_act_of(be, g, a));
+    CPU_REQUIRE(is_act_of(be, u, a));
+    const cpu_glu glu = {.gate = g, .up = u, .a = a};
+    with_weights(be, 2, (backend_view[]){g, u}, x, w, low, &glu);
 }
 
 /* dy W */
@@ -137,7 +154,18 @@ static void cpu_gemm_wt(backend *be, backend_view dx, backend_view dy,
 {
     cpu_call p = with_turned(dx, dy, w, beta), own;
     add_low(&p, low, &own);
-    multiply(cpu_of(be), &p, 1);
+    multiply(cpu_of(be), &p, 1, NULL);
+}
+
+static void cpu_gemm_swiglu_bwd(backend *be, backend_view g, backend_view u,
+                                backend_view da, backend_view dy,
+                                const backend_weight *w, const backend_low *low)
+{
+    CPU_REQUIRE(is_act_of(be, da, da) && is_act_of(be, g, da));
+    CPU_REQUIRE(is_act_of(be, u, da));
+    cpu_call p = with_turned(da, dy, w, 0), own;
+    add_low(&p, low, &own);
+    multiply(cpu_of(be), &p, 1, &(cpu_glu){.gate = g, .up = u});
 }
 
 static void cpu_gemm_wts(backend *be, backend_view dx, int n_w,
@@ -152,7 +180,7 @@ static void cpu_gemm_wts(backend *be, backend_view dx, int n_w,
             last->then = &p[i];
         last = add_low(&p[i], low ? &low[i] : NULL, &own[i]);
     }
-    multiply(cpu_of(be), p, 1);
+    multiply(cpu_of(be), p, 1, NULL);
 }
 
 static void cpu_gemm_nt(backend *be, backend_view c, backend_view a,
@@ -167,7 +195,7 @@ static void cpu_gemm_nt(backend *be, backend_view c, backend_view a,
                   .b_rows_n = true,
                   .alpha = (float)alpha,
                   .beta = (float)beta};
-    multiply(cpu_of(be), &p, 1);
+    multiply(cpu_of(be), &p, 1, NULL);
 }
 
 static void cpu_gemm_nn(backend *be, backend_view c, backend_view a,
@@ -181,7 +209,7 @@ static void cpu_gemm_nn(backend *be, backend_view c, backend_view a,
                   .k = a.cols,
                   .alpha = (float)alpha,
                   .beta = (float)beta};
-    multiply(cpu_of(be), &p, 1);
+    multiply(cpu_of(be), &p, 1, NULL);
 }
 
 static void cpu_embed(backend *be, backend_view y, const backend_weight *w,
@@ -301,6 +329,8 @@ void cpu_linear_fill(backend *be)
     be->gemm_ws = cpu_gemm_ws;
     be->gemm_wt = cpu_gemm_wt;
     be->gemm_wts = cpu_gemm_wts;
+    be->gemm_swiglu = cpu_gemm_swiglu;
+    be->gemm_swiglu_bwd = cpu_gemm_swiglu_bwd;
     be->embed = cpu_embed;
     be->gemm_nt = cpu_gemm_nt;
     be->gemm_nn = cpu_gemm_nn;

@@ -170,6 +170,14 @@ static void cpu_swiglu_bwd(backend *be, backend_view g, backend_view u,
     each_row(&r, g.rows, g.rows * g.cols, swiglu_bwd_row);
 }
 
+void cpu_glu_rows(cpu_backend *cpu, const cpu_glu *glu, backend_view last)
+{
+    if (glu->a.data)
+        cpu_swiglu(&cpu->be, glu->a, glu->gate, last);
+    else
+        cpu_swiglu_bwd(&cpu->be, glu->gate, glu->up, last);
+}
+
 static void cast_row(const rows *r, int64_t i)
 {
     void *to = cpu_at(r->y, i, 0), *from = cpu_at(r->x, i, 0);

@@ -27,14 +27,14 @@ typedef struct part {
     const cpu_call *p;
     int64_t first;          /* of the terms of all parts */
     int64_t direct, packed; /* panels of a used in place, and packed */
-    int64_t packed_at;      /* elements of parts before that are packed */
+    uint16_t *at;           /* where those are */
+    bool found;             /* packed for a product before */
 } part;
 
 typedef struct plan {
     cpu_cut m, n, k; /* k: all parts */
     part part[PARTS];
     int parts;
-    int64_t packed; /* elements */
 } plan;
 
 /* Terms [at, at + n) of a part. */
@@ -116,10 +116,13 @@ static plan cut(const cpu_backend *cpu, const cpu_call *p)
         part *t = &s.part[i];
         t->direct = lies_well(t->p, s.k.size) ? m / SIDE : 0;
         t->packed = cpu_tile_panels(m) - t->direct;
-        t->packed_at = s.packed;
-        s.packed += t->packed * cpu_tile_steps(t->p->k) * UNIT;
     }
     return s;
+}
+
+static int64_t packed_elements(const part *t)
+{
+    return t->packed * cpu_tile_steps(t->p->k) * UNIT;
 }
 
 /* A thread's memory: a packed panel of b, and sums. */
@@ -134,28 +137,41 @@ static size_t sum_floats(const plan *s)
                           : 0;
 }
 
-/* A product, cut, and a thread's place in it: pieces are dealt out in turn, and
- * a piece is walked along k. */
+/* A product, cut. */
+typedef struct product {
+    const cpu_call *p;
+    plan s;
+} product;
+
+/* Products cut alike, and a thread's place in them: pieces are dealt out in
+ * turn, of a piece one product comes after the other, and each is walked along
+ * k. */
 typedef struct walk {
     const cpu_backend *cpu;
-    const cpu_call *p;
-    const plan *s;
-    const uint16_t *packed; /* of a: panels from part.direct on */
+    const product *of;
+    int n;
+    const cpu_glu *glu; /* of the products, or NULL */
     uint16_t *b;
     float *sum;
 } walk;
 
 typedef struct place {
+    const product *of;
     int64_t row, m, col, n, block; /* m 0: the end */
 } place;
 
-static place place_at(const plan *s, int64_t piece, int64_t block)
+static place place_at(const product *of, int64_t piece, int64_t block)
 {
+    const plan *s = &of->s;
     const int64_t i = piece % s->m.count, j = piece / s->m.count;
     if (j >= s->n.count)
         return (place){0};
-    return (place){i * s->m.size, cpu_cut_length(s->m, i), j * s->n.size,
-                   cpu_cut_length(s->n, j), block};
+    return (place){of,
+                   i * s->m.size,
+                   cpu_cut_length(s->m, i),
+                   j * s->n.size,
+                   cpu_cut_length(s->n, j),
+                   block};
 }
 
 /* A part's terms k at a place. */
@@ -171,13 +187,12 @@ static cpu_tile_b block_of_b(const part *t, terms k, place at)
 
 /* Packed panels lie together by blocks along k, so that those of one block
  * spread over the sets of the second cache. */
-static int64_t packed_at(const part *t, terms k)
+static uint16_t *packed_at(const part *t, terms k)
 {
-    return t->packed_at + t->packed * cpu_tile_steps(k.at) * UNIT;
+    return t->at + t->packed * cpu_tile_steps(k.at) * UNIT;
 }
 
-static cpu_tile_a block_of_a(const part *t, terms k, place at,
-                             const uint16_t *packed)
+static cpu_tile_a block_of_a(const part *t, terms k, place at)
 {
     const int64_t left = t->direct - at.row / SIDE;
     const int64_t steps = cpu_tile_steps(k.n);
@@ -185,41 +200,58 @@ static cpu_tile_a block_of_a(const part *t, terms k, place at,
     return (cpu_tile_a){.rows = cpu_at(t->p->a, at.row, k.at),
                         .ld = t->p->a.ld,
                         .direct = left > 0 ? left : 0,
-                        .packed = packed + packed_at(t, k) + skip,
+                        .packed = packed_at(t, k) + skip,
                         .steps = steps};
 }
 
 /* The parts that have terms in a block. */
-static void block_parts(const walk *w, place at, cpu_tile_block *g)
+static void block_parts(place at, cpu_tile_block *g)
 {
-    for (int i = 0; i < w->s->parts; i++) {
-        const part *t = &w->s->part[i];
-        const terms k = terms_of(w->s, t, at.block);
+    const plan *s = &at.of->s;
+    for (int i = 0; i < s->parts; i++) {
+        const part *t = &s->part[i];
+        const terms k = terms_of(s, t, at.block);
         if (k.n == 0)
             continue;
-        g->a[g->parts] = block_of_a(t, k, at, w->packed);
+        g->a[g->parts] = block_of_a(t, k, at);
         g->b[g->parts++] = block_of_b(t, k, at);
     }
 }
 
 /* What is fetched of the next block: its first part. */
-static void block_next(const walk *w, place then, cpu_tile_block *g)
+static void block_next(place then, cpu_tile_block *g)
 {
-    const part *t = w->s->part;
     if (then.m == 0)
         return;
-    while (terms_of(w->s, t, then.block).n == 0)
+    const plan *s = &then.of->s;
+    const part *t = s->part;
+    while (terms_of(s, t, then.block).n == 0)
         t++;
-    const terms k = terms_of(w->s, t, then.block);
+    const terms k = terms_of(s, t, then.block);
     g->next_b = block_of_b(t, k, then);
     if (!g->last)
-        g->next_a = block_of_a(t, k, then, w->packed);
+        g->next_a = block_of_a(t, k, then);
+}
+
+/* Of the columns of a piece that end the last of its products. */
+static cpu_tile_glu block_glu(const cpu_glu *glu, place at)
+{
+    cpu_tile_glu g = {.gate = cpu_at(glu->gate, at.row, at.col),
+                      .ld_gate = glu->gate.ld};
+    if (glu->a.data) {
+        g.out = cpu_at(glu->a, at.row, at.col);
+        g.ld_out = glu->a.ld;
+    } else {
+        g.up = cpu_at(glu->up, at.row, at.col);
+        g.ld_up = glu->up.ld;
+    }
+    return g;
 }
 
 static void run_block(const walk *w, place at, place then)
 {
-    const cpu_call *p = w->p;
-    const bool last = at.block + 1 == w->s->k.count;
+    const cpu_call *p = at.of->p;
+    const bool last = at.block + 1 == at.of->s.k.count;
     cpu_tile_block g = {.m = at.m,
                         .n = at.n,
                         .panel = w->b,
@@ -231,21 +263,27 @@ static void run_block(const walk *w, place at, place then)
                         .c_bf = p->c.dtype == BASE_BF16,
                         .alpha = p->alpha,
                         .beta = p->beta};
-    block_parts(w, at, &g);
-    block_next(w, then, &g);
+    block_parts(at, &g);
+    block_next(then, &g);
+    if (w->glu && last && at.of == w->of + w->n - 1)
+        g.glu = block_glu(w->glu, at);
     w->cpu->tiles->gemm(&g);
 }
 
 static void run_pieces(const walk *w, int thread, int n_threads)
 {
     int64_t piece = thread, block = 0;
-    place at = place_at(w->s, piece, block);
+    const product *of = w->of;
+    place at = place_at(of, piece, block);
     while (at.m > 0) {
-        if (++block == w->s->k.count) {
+        if (++block == of->s.k.count) {
             block = 0;
-            piece += n_threads;
+            if (++of == w->of + w->n) {
+                of = w->of;
+                piece += n_threads;
+            }
         }
-        const place then = place_at(w->s, piece, block);
+        const place then = place_at(of, piece, block);
         run_block(w, at, then);
         at = then;
     }
@@ -253,7 +291,7 @@ static void run_pieces(const walk *w, int thread, int n_threads)
 
 /* A thread's share of packing a. */
 static void pack_rows(const cpu_backend *cpu, const plan *s, const part *t,
-                      uint16_t *packed, int thread, int n_threads)
+                      int thread, int n_threads)
 {
     const backend_view a = t->p->a;
     const int64_t count = s->k.count * t->packed;
@@ -262,55 +300,110 @@ static void pack_rows(const cpu_backend *cpu, const plan *s, const part *t,
         const int64_t i = at % t->packed, row = (t->direct + i) * SIDE;
         const terms k = terms_of(s, t, at / t->packed);
         if (k.n > 0)
-            cpu->tiles->pack_a(packed + packed_at(t, k) +
-                                   i * cpu_tile_steps(k.n) * UNIT,
+            cpu->tiles->pack_a(packed_at(t, k) + i * cpu_tile_steps(k.n) * UNIT,
                                cpu_at(a, row, k.at), a.ld, a.rows - row, k.n);
     }
 }
 
-/* What cpu_gemm_tiles() gives its threads. */
+/* What run_products() gives its threads. */
 typedef struct tiles_call {
     const cpu_backend *cpu;
-    const cpu_call *p;
-    const plan *s;
-    uint16_t *packed;
+    const product *of;
+    int n;
+    const cpu_glu *glu;
     size_t panel; /* elements */
 } tiles_call;
 
 static void tiles_part(void *context, int thread, int n)
 {
     const tiles_call *c = context;
-    const plan *s = c->s;
     uint16_t *mine = cpu_scratch_of(c->cpu, thread);
     const walk w = {.cpu = c->cpu,
-                    .p = c->p,
-                    .s = s,
-                    .packed = c->packed,
+                    .of = c->of,
+                    .n = c->n,
+                    .glu = c->glu,
                     .b = mine,
                     .sum = (float *)(void *)(mine + c->panel)};
     bool packs = false;
     c->cpu->tiles->start();
-    for (int i = 0; i < s->parts; i++)
-        if (s->part[i].packed > 0) {
-            pack_rows(c->cpu, s, &s->part[i], c->packed, thread, n);
-            packs = true;
-        }
+    for (int j = 0; j < c->n; j++) {
+        const plan *s = &c->of[j].s;
+        for (int i = 0; i < s->parts; i++)
+            if (s->part[i].packed > 0 && !s->part[i].found) {
+                pack_rows(c->cpu, s, &s->part[i], thread, n);
+                packs = true;
+            }
+    }
     if (packs)
         backend_team_meet(c->cpu->be.team, n);
     run_pieces(&w, thread, n);
     c->cpu->tiles->stop();
 }
 
-void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p)
+/* Room for what is packed: their common a once, if it is cut alike. */
+static bool place_packed(cpu_backend *cpu, product *of, int n)
 {
-    const plan s = cut(cpu, p);
-    const size_t panel = panel_elements(&s);
-    uint16_t *packed = cpu_list(cpu, (size_t)s.packed * sizeof(uint16_t));
-    if (!packed || !cpu_scratch(cpu, panel * sizeof(uint16_t) +
-                                         sum_floats(&s) * sizeof(float)))
+    int64_t room = 0;
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < of[j].s.parts; i++) {
+            part *t = &of[j].s.part[i];
+            t->found = j > 0 && i == 0 && of[j].s.k.size == of[0].s.k.size;
+            room += t->found ? 0 : packed_elements(t);
+        }
+    uint16_t *to = cpu_list(cpu, (size_t)room * sizeof *to);
+    for (int j = 0; j < n && to; j++)
+        for (int i = 0; i < of[j].s.parts; i++) {
+            part *t = &of[j].s.part[i];
+            t->at = t->found ? of[0].s.part[0].at : to;
+            to += t->found ? 0 : packed_elements(t);
+        }
+    return to != NULL;
+}
+
+/* Products cut alike. */
+static void run_products(cpu_backend *cpu, product *of, int n,
+                         const cpu_glu *glu)
+{
+    size_t panel = 0, sums = 0;
+    for (int i = 0; i < n; i++) {
+        const size_t own_panel = panel_elements(&of[i].s);
+        const size_t own_sums = sum_floats(&of[i].s);
+        panel = own_panel > panel ? own_panel : panel;
+        sums = own_sums > sums ? own_sums : sums;
+    }
+    if (!place_packed(cpu, of, n) ||
+        !cpu_scratch(cpu, panel * sizeof(uint16_t) + sums * sizeof(float)))
         return;
-    tiles_call c = {cpu, p, &s, packed, panel};
+    tiles_call c = {cpu, of, n, glu, panel};
     backend_team_run(cpu->be.team, cpu->be.n_threads, tiles_part, &c);
+}
+
+static bool same_cut(cpu_cut a, cpu_cut b)
+{
+    return a.total == b.total && a.size == b.size;
+}
+
+void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p, int n,
+                    const cpu_glu *glu)
+{
+    product of[BACKEND_GROUP] = {{0}};
+    bool alike = true;
+    for (int i = 0; i < n; i++) {
+        of[i].p = &p[i];
+        if (p[i].c.cols > 0)
+            of[i].s = cut(cpu, &p[i]);
+        alike = alike && same_cut(of[i].s.m, of[0].s.m) &&
+                same_cut(of[i].s.n, of[0].s.n);
+    }
+    if (alike && of[0].s.parts > 0) {
+        run_products(cpu, of, n, glu);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        if (of[i].s.parts > 0)
+            run_products(cpu, &of[i], 1, NULL);
+    if (glu)
+        cpu_glu_rows(cpu, glu, p[n - 1].c);
 }
 
 /* ---- sums over tokens ------------------------------------------------ */

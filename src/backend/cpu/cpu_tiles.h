@@ -47,6 +47,14 @@ static inline int64_t cpu_tile_steps(int64_t k)
     return (k + CPU_TILE_STEP - 1) / CPU_TILE_STEP;
 }
 
+/* SwiGLU of a product c whose sums are complete, bf16, as in cpu_kernels: c is
+ * up, and out = silu(gate) c; or, with out NULL, c is da, which is not written,
+ * and gate and up become their gradients. Where c begins; gate NULL: none. */
+typedef struct cpu_tile_glu {
+    uint16_t *gate, *up, *out;
+    int64_t ld_gate, ld_up, ld_out;
+} cpu_tile_glu;
+
 /* sum [m, n] (+)= a[0] b[0], then a[1] b[1] and so on, over a block of k; with
  * `last`, c = alpha sum + beta c. Panels of b are packed one after the other
  * into `panel`. Meanwhile what comes next is fetched: next_a, and the first
@@ -63,6 +71,7 @@ typedef struct cpu_tile_block {
     int64_t ldc;
     bool c_bf;
     float alpha, beta;
+    cpu_tile_glu glu; /* with it, alpha is 1 and beta 0 */
 } cpu_tile_block;
 
 /* c [p, q] float = alpha x^T y + beta c, p and q at most CPU_TILE_SIDE: a sum

@@ -3,6 +3,7 @@
  * keep one partial sum a vector lane (several vectors), added at the end in a
  * fixed order. */
 #include "backend/cpu/isa/cpu_k.h"
+#include "backend/cpu/isa/cpu_k_glu.h"
 
 void CPU_NAME(cpu_expand)(float *dst, const uint16_t *src, int64_t n)
 {
@@ -185,21 +186,6 @@ void CPU_NAME(cpu_rope)(void *x, const float *cos, const float *sin,
 
 /* ---- SwiGLU --------------------------------------------------------- */
 
-/* Below -88 the true value is under 1e-38; the bound keeps the sum finite. */
-INLINE vf sigmoid(vf x)
-{
-    return inverse(1.0f + exp_vf(smaller(splat(88.0f), -x)));
-}
-
-INLINE void swiglu_as(void *a, const void *g, const void *u, int64_t n, bool bf)
-{
-    FOR_VECTORS(i, c, n)
-    {
-        vf x = get(g, i, c, bf);
-        put(a, i, x * sigmoid(x) * get(u, i, c, bf), c, bf);
-    }
-}
-
 void CPU_NAME(cpu_swiglu)(void *a, const void *g, const void *u, int64_t n,
                           bool bf)
 {
@@ -207,19 +193,6 @@ void CPU_NAME(cpu_swiglu)(void *a, const void *g, const void *u, int64_t n,
         swiglu_as(a, g, u, n, true);
     else
         swiglu_as(a, g, u, n, false);
-}
-
-/* a = silu(g) u, silu(g) = g s, s = sigmoid(g):
- * du = da silu(g), dg = da u s (1 + g (1 - s)). */
-INLINE void swiglu_bwd_as(void *g, void *u, const void *da, int64_t n, bool bf)
-{
-    FOR_VECTORS(i, c, n)
-    {
-        vf x = get(g, i, c, bf), y = get(u, i, c, bf), d = get(da, i, c, bf);
-        vf s = sigmoid(x);
-        put(g, i, d * y * s * (1.0f + x * (1.0f - s)), c, bf);
-        put(u, i, d * x * s, c, bf);
-    }
 }
 
 void CPU_NAME(cpu_swiglu_bwd)(void *g, void *u, const void *da, int64_t n,

@@ -2,6 +2,7 @@
  * tiles while two tiles of a and two of b pass by: a packed panel of b, which
  * stays in the first cache, and the panels of a one after the other, which
  * stay in the second. */
+#include "backend/cpu/isa/cpu_k_glu.h"
 #include "backend/cpu/tile/cpu_t.h"
 
 enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
@@ -190,6 +191,16 @@ INLINE __m512i woven(vf even, vf odd)
 #endif
 }
 
+/* Even and odd columns of words of bf16. */
+INLINE vf even_of(__m512i words)
+{
+    return (vf)((vu)words << 16);
+}
+INLINE vf odd_of(__m512i words)
+{
+    return (vf)((vu)words & 0xffff0000U);
+}
+
 /* Even and odd columns in their order. */
 INLINE void weave(vf even, vf odd, vf *low, vf *high)
 {
@@ -208,9 +219,9 @@ INLINE void finish_bf16(uint16_t *c, vf even, vf odd, vf alpha, vf beta,
     even = even * alpha;
     odd = odd * alpha;
     if (add) {
-        const vu old = (vu)_mm512_loadu_si512(c);
-        even = madd(beta, (vf)(old << 16), even);
-        odd = madd(beta, (vf)(old & 0xffff0000U), odd);
+        const __m512i old = _mm512_loadu_si512(c);
+        even = madd(beta, even_of(old), even);
+        odd = madd(beta, odd_of(old), odd);
     }
     _mm512_storeu_si512(c, woven(even, odd));
 }
@@ -240,6 +251,44 @@ INLINE void finish_edge(void *c, vf even, vf odd, const cpu_tile_block *g,
     put_scaled(c, row, cols, g->alpha, g->beta, g->c_bf);
 }
 
+/* SwiGLU of 32 columns of a row, which are words of c. */
+INLINE void glu_row(const cpu_tile_glu *t, int64_t row, int64_t col,
+                    uint16_t *c, __m512i words)
+{
+    uint16_t *gate = t->gate + row * t->ld_gate + col;
+    const __m512i g = _mm512_loadu_si512(gate);
+    vf even = even_of(g), odd = odd_of(g);
+    if (t->out) {
+        even = swiglu_of(even, even_of(words));
+        odd = swiglu_of(odd, odd_of(words));
+        _mm512_storeu_si512(c, words);
+        _mm512_storeu_si512(t->out + row * t->ld_out + col, woven(even, odd));
+        return;
+    }
+    uint16_t *up = t->up + row * t->ld_up + col;
+    const __m512i u = _mm512_loadu_si512(up);
+    vf even_u = even_of(u), odd_u = odd_of(u);
+    swiglu_bwd_of(&even, &even_u, even_of(words));
+    swiglu_bwd_of(&odd, &odd_u, odd_of(words));
+    _mm512_storeu_si512(gate, woven(even, odd));
+    _mm512_storeu_si512(up, woven(even_u, odd_u));
+}
+
+/* The same of the columns that are left. */
+static void glu_edge(const cpu_tile_glu *t, int64_t row, int64_t col,
+                     uint16_t *c, __m512i words, int64_t cols)
+{
+    uint16_t da[SIDE];
+    uint16_t *gate = t->gate + row * t->ld_gate + col;
+    _mm512_storeu_si512(da, words);
+    if (t->out) {
+        memcpy(c, da, (size_t)cols * sizeof *c);
+        swiglu_as(t->out + row * t->ld_out + col, gate, c, cols, true);
+    } else {
+        swiglu_bwd_as(gate, t->up + row * t->ld_up + col, da, cols, true);
+    }
+}
+
 /* sums [4 tiles]: even columns of rows 0 .. 15, odd ones, of rows 16 .. 31. */
 INLINE void finish_rows(const cpu_tile_block *g, const float *sum, char *c,
                         int64_t rows, int64_t cols, bool bf, bool add)
@@ -257,6 +306,23 @@ INLINE void finish_rows(const cpu_tile_block *g, const float *sum, char *c,
     }
 }
 
+/* Rows [from, to) of the square at (row, col) of c. */
+static void finish_glu(const cpu_tile_block *g, const float *sum, int64_t row,
+                       int64_t col, int64_t from, int64_t to)
+{
+    const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
+    to = g->m - row < to ? g->m - row : to;
+    for (int64_t i = from; i < to; i++) {
+        const int64_t at = i / TILE_SIDE * (UNIT / 2) + i % TILE_SIDE * VL;
+        const __m512i words = woven(load(sum + at), load(sum + at + UNIT / 4));
+        uint16_t *c = (uint16_t *)g->c + (row + i) * g->ldc + col;
+        if (cols == SIDE)
+            glu_row(&g->glu, row + i, col, c, words);
+        else
+            glu_edge(&g->glu, row + i, col, c, words, cols);
+    }
+}
+
 /* The square at (row, col) of c. */
 static void finish_square(const cpu_tile_block *g, const float *sum,
                           int64_t row, int64_t col)
@@ -264,7 +330,9 @@ static void finish_square(const cpu_tile_block *g, const float *sum,
     const int64_t rows = g->m - row < SIDE ? g->m - row : SIDE;
     const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
     char *c = (char *)g->c + (row * g->ldc + col) * (g->c_bf ? 2 : 4);
-    if (cols < SIDE)
+    if (g->glu.gate)
+        finish_glu(g, sum, row, col, 0, SIDE);
+    else if (cols < SIDE)
         finish_rows(g, sum, c, rows, cols, g->c_bf, false);
     else if (g->c_bf && g->beta == 0)
         finish_rows(g, sum, c, rows, SIDE, true, false);
@@ -311,20 +379,44 @@ INLINE int64_t steps_of(const cpu_tile_block *g)
     return steps;
 }
 
-/* The square of c at (row, col). */
-INLINE lines lines_of_c(const cpu_tile_block *g, int64_t row, int64_t col)
+/* The square at (row, col) of what is as large as c and `ld` elements from row
+ * to row. */
+INLINE lines lines_of_square(const cpu_tile_block *g, const void *of,
+                             int64_t ld, int64_t size, int64_t row, int64_t col)
 {
-    const int64_t size = g->c_bf ? 2 : 4;
     const int64_t rows = g->m - row < SIDE ? g->m - row : SIDE;
     const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
-    return lines_of((const char *)g->c + (row * g->ldc + col) * size,
-                    g->ldc * size, rows, cols * size, steps_of(g));
+    return lines_of((const char *)of + (row * ld + col) * size, ld * size, rows,
+                    cols * size, steps_of(g));
 }
 
-/* What is asked for beside the products. */
+/* What is asked for beside the products: of what is read next, a panel of b and
+ * rows of a, and of what a square goes to. */
 typedef struct beside {
-    lines a, b, c;
+    lines a, b, c, gate, other;
 } beside;
+
+INLINE void ask_all(beside *w)
+{
+    ask(&w->a);
+    ask(&w->b);
+    ask(&w->c);
+    ask(&w->gate);
+    ask(&w->other);
+}
+
+INLINE void beside_square(beside *w, const cpu_tile_block *g, int64_t row,
+                          int64_t col)
+{
+    const cpu_tile_glu *t = &g->glu;
+    if (!t->gate || t->out)
+        w->c = lines_of_square(g, g->c, g->ldc, g->c_bf ? 2 : 4, row, col);
+    if (t->gate) {
+        w->gate = lines_of_square(g, t->gate, t->ld_gate, 2, row, col);
+        w->other = t->out ? lines_of_square(g, t->out, t->ld_out, 2, row, col)
+                          : lines_of_square(g, t->up, t->ld_up, 2, row, col);
+    }
+}
 
 #ifndef CPU_TILE_VECTORS
 INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
@@ -337,9 +429,7 @@ INLINE void multiply_steps(tiles a, const uint16_t *b, int64_t from, int64_t to,
         tile_load(7, b + s * UNIT + TILE, LINE);
         tile_load_once(5, at + a.half, a.stride);
         square_multiply();
-        ask(&w->a);
-        ask(&w->b);
-        ask(&w->c);
+        ask_all(w);
     }
 }
 
@@ -373,11 +463,8 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
         for (int64_t row = 0; row < rows; row += GROUP) {
             multiply_few(&p, rows - row < GROUP ? rows - row : GROUP, row);
             for (int64_t s = p.steps * row / SIDE;
-                 s < p.steps * (row + GROUP) / SIDE; s++) {
-                ask(&w->a);
-                ask(&w->b);
-                ask(&w->c);
-            }
+                 s < p.steps * (row + GROUP) / SIDE; s++)
+                ask_all(w);
         }
         p.b += p.steps * UNIT;
     }
@@ -385,6 +472,19 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
         finish_square(g, before.sum, before.row, before.col);
 }
 #else
+/* The steps of the first part; SwiGLU of the square before goes on while the
+ * unit multiplies, some rows a step. */
+INLINE void multiply_and_glu(const cpu_tile_block *g, tiles a,
+                             const uint16_t *b, square before, beside *w)
+{
+    const int64_t steps = g->a[0].steps;
+    for (int64_t s = 0; s < steps; s++) {
+        multiply_steps(a, b, s, s + 1, w);
+        finish_glu(g, before.sum, before.row, before.col, SIDE * s / steps,
+                   SIDE * (s + 1) / steps);
+    }
+}
+
 INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
                             beside *w)
 {
@@ -396,10 +496,14 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
     for (int i = 0; i < g->parts; i++) {
         const tiles a = a_tiles(&g->a[i], q.row / SIDE);
         const int64_t steps = g->a[i].steps, half = i ? 0 : steps / 2;
-        multiply_steps(a, b, 0, half, w);
-        if (i == 0 && before.sum)
-            finish_square(g, before.sum, before.row, before.col);
-        multiply_steps(a, b, half, steps, w);
+        if (i == 0 && before.sum && g->glu.gate) {
+            multiply_and_glu(g, a, b, before, w);
+        } else {
+            multiply_steps(a, b, 0, half, w);
+            if (i == 0 && before.sum)
+                finish_square(g, before.sum, before.row, before.col);
+            multiply_steps(a, b, half, steps, w);
+        }
         b += steps * UNIT;
     }
     square_store(q.sum);
@@ -419,7 +523,7 @@ INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
         if (g->next_a.steps > 0 && i % cols == j)
             w->a = lines_of_a(&g->next_a, i, steps_of(g) * cols);
         if (g->last)
-            w->c = lines_of_c(g, q.row, q.col);
+            beside_square(w, g, q.row, q.col);
         multiply_square(g, q, before, w);
         if (g->last)
             before = q;
@@ -432,7 +536,7 @@ void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g)
     const int64_t rows = cpu_tile_panels(g->m), cols = cpu_tile_panels(g->n);
     const int64_t steps = rows * steps_of(g); /* of a panel of b */
     _Alignas(LINE) float part[2][UNIT];
-    beside w = {{0}, {0}, {0}};
+    beside w = {0};
     square before = {0};
     for (int64_t j = 0; j < cols; j++) {
         uint16_t *to = g->panel;
