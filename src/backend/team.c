@@ -14,7 +14,13 @@ enum {
     YIELD_MS = 10, /* then this long; then sleep */
 };
 
+/* Most of what a part costs is lines that go from one processor to the other:
+ * 60 ns each on one chip, 250 between two. What tells the workers of a part is
+ * one, and what tells the caller of a worker's end is one that nobody else
+ * writes. */
+
 typedef struct worker {
+    _Alignas(64) _Atomic uint32_t done; /* `go` of its last part */
     backend_team *team;
     pthread_t thread;
     int number; /* 1 and on */
@@ -24,14 +30,13 @@ struct backend_team {
     int n; /* with the caller */
     int started;
     worker *workers;
+    _Alignas(64) _Atomic uint32_t go; /* counts parts */
     /* What is to be done; changed before `go`. */
+    int n_part;
     backend_part *part;
     void *context;
-    int n_part;
     bool stop;
-    _Alignas(64) _Atomic uint32_t go; /* counts parts */
-    _Alignas(64) _Atomic int left;    /* workers that are not through it */
-    _Alignas(64) _Atomic int here;    /* threads that wait to meet */
+    _Alignas(64) _Atomic int here; /* threads that wait to meet */
     _Atomic uint32_t meetings;
     _Alignas(64) _Atomic int sleepers;
     pthread_mutex_t mutex;
@@ -47,10 +52,13 @@ static bool next_part(backend_team *t, uint32_t before)
 {
     return atomic_load_explicit(&t->go, memory_order_acquire) != before;
 }
-static bool all_done(backend_team *t, uint32_t before)
+static bool all_done(backend_team *t, uint32_t go)
 {
-    (void)before;
-    return atomic_load_explicit(&t->left, memory_order_acquire) == 0;
+    for (int i = 0; i < t->started; ++i)
+        if (atomic_load_explicit(&t->workers[i].done, memory_order_acquire) !=
+            go)
+            return false;
+    return true;
 }
 static bool all_here(backend_team *t, uint32_t before)
 {
@@ -100,16 +108,16 @@ static void wait_until(backend_team *t, came *f, uint32_t before)
 
 static void *work(void *context)
 {
-    const worker *w = context;
+    worker *w = context;
     backend_team *t = w->team;
-    for (uint32_t seen = 0;; ++seen) {
-        wait_until(t, next_part, seen);
+    for (uint32_t seen = 0;;) {
+        wait_until(t, next_part, seen++);
         if (t->stop)
             return NULL;
         if (w->number < t->n_part)
             t->part(t->context, w->number, t->n_part);
-        if (atomic_fetch_sub(&t->left, 1) == 1)
-            wake(t);
+        atomic_store_explicit(&w->done, seen, memory_order_release);
+        wake(t);
     }
 }
 
@@ -121,14 +129,14 @@ void backend_team_run(backend_team *t, int n, backend_part *part, void *context)
         part(context, 0, 1);
         return;
     }
+    const uint32_t go = atomic_load_explicit(&t->go, memory_order_relaxed) + 1;
     t->part = part;
     t->context = context;
     t->n_part = n;
-    atomic_store(&t->left, t->n - 1);
-    atomic_fetch_add(&t->go, 1);
+    atomic_store_explicit(&t->go, go, memory_order_release);
     wake(t);
     part(context, 0, n);
-    wait_until(t, all_done, 0);
+    wait_until(t, all_done, go);
 }
 
 void backend_team_meet(backend_team *t, int n)
@@ -188,7 +196,7 @@ backend_team *backend_team_new(int n)
     *t = (backend_team){.n = n};
     pthread_mutex_init(&t->mutex, NULL);
     pthread_cond_init(&t->changed, NULL);
-    t->workers = base_alloc((size_t)n, sizeof *t->workers);
+    t->workers = aligned_alloc(64, (size_t)n * sizeof *t->workers);
     if (!t->workers || !start(t)) {
         backend_team_free(t);
         return NULL;
