@@ -129,6 +129,8 @@ static cpu_attn_task open_task(const attention *a, const task *t)
     const int64_t kv_row = d->block_table ? 0 : d->cu_k[t->seq];
     const int64_t kv_col = (int64_t)t->kv_head * D;
     int64_t len_k, len_q = lengths(d, t->seq, &len_k);
+    const int64_t past = len_k - len_q, low = past + t->first;
+    const bool whole = t->key_end == 0;
     return (cpu_attn_task){
         .q = cpu_at(a->q, row, col),
         .o = cpu_at(a->o, row, col),
@@ -146,14 +148,13 @@ static cpu_attn_task open_task(const attention *a, const task *t)
         .head_dim = D,
         .first = t->first,
         .n = t->n,
-        .past = len_k - len_q,
+        .past = past,
         .window = d->window,
         .scale = (float)d->scale,
         .bf = a->q.dtype == BASE_BF16,
-        .key = t->key,
-        .key_end = t->key_end,
-        .part = t->key_end > 0 ? a->parts + t->part * cpu_attn_part_floats(D)
-                               : NULL,
+        .key = whole ? cpu_attn_first(low, d->window) : t->key,
+        .key_end = whole ? low + t->n : t->key_end,
+        .part = whole ? NULL : a->parts + t->part * cpu_attn_part_floats(D),
     };
 }
 
@@ -161,29 +162,44 @@ static cpu_attn_task open_task(const attention *a, const task *t)
 static void run_few(const cpu_backend *cpu, cpu_attn_task at, char *scratch)
 {
     const bool whole = !at.part;
-    if (whole) {
-        const int64_t low = at.past + at.first;
-        at.key = cpu_attn_first(low, at.window);
-        at.key_end = low + at.n;
+    if (whole)
         at.part = (float *)(void *)(scratch +
                                     cpu->tiles->attn_few_bytes(at.head_dim));
-    }
     cpu->tiles->attn_few(&at, scratch);
     if (whole)
         cpu->k->attn_join(&at, 1, scratch);
 }
 
-static void run_task(const attention *a, const task *t, int thread)
+static void run_task(const attention *a, const cpu_attn_task *t, int thread)
 {
-    const cpu_attn_task at = open_task(a, t);
     void *scratch = cpu_scratch_of(a->cpu, thread);
     const cpu_tile_kernels *tiles = a->cpu->tiles;
-    if (tiles && at.heads * at.n > CPU_ATTN_FEW)
-        tiles->attn(&at, scratch);
+    if (tiles && t->heads * t->n > CPU_ATTN_FEW)
+        tiles->attn(t, scratch);
     else if (tiles && tiles->attn_few)
-        run_few(a->cpu, at, scratch);
+        run_few(a->cpu, *t, scratch);
     else
-        a->cpu->k->attn(&at, scratch);
+        a->cpu->k->attn(t, scratch);
+}
+
+/* Tasks in turn; each knows the next one. */
+static void run_tasks(attention *a, int thread)
+{
+    const task *t = a->tasks.list;
+    cpu_attn_task now, next;
+    int64_t i;
+    bool more = backend_take(&a->all, &i);
+    if (more)
+        now = open_task(a, &t[i]);
+    while (more) {
+        more = backend_take(&a->all, &i);
+        if (more)
+            next = open_task(a, &t[i]);
+        now.next = more ? &next : NULL;
+        run_task(a, &now, thread);
+        if (more)
+            now = next;
+    }
 }
 
 static void join_parts(const attention *a, const task *t, int thread)
@@ -197,8 +213,7 @@ static void attn_part(void *context, int thread, int n)
     attention *a = context;
     const task *t = a->tasks.list;
     int64_t i;
-    while (backend_take(&a->all, &i))
-        run_task(a, &t[i], thread);
+    run_tasks(a, thread);
     if (a->tasks.parts == 0)
         return;
     backend_team_meet(a->cpu->be.team, n);

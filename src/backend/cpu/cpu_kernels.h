@@ -47,6 +47,7 @@ typedef struct cpu_attn_task {
      * keys, to o and lse. */
     int64_t key, key_end;
     float *part;
+    const struct cpu_attn_task *next; /* what is read next, or NULL */
 } cpu_attn_task;
 
 /* The first key that is seen from this position. */

@@ -199,23 +199,30 @@ INLINE int block_keys(int64_t end, int64_t key)
     return (int)(end - key < KEYS ? end - key : KEYS);
 }
 
+/* A block of keys from `key` on; their places go to `at`. */
+static rows block_at(const cpu_attn_task *t, int64_t key, int64_t *at)
+{
+    const int n = block_keys(t->key_end, key);
+    find_rows(t, key, n, at);
+    return (rows){(const uint16_t *)(const void *)t->k, t->ldk, at, n};
+}
+
 /* Keys [t->key, t->key_end). */
 INLINE void attend(int used, const space *s, const cpu_attn_task *t)
 {
     int64_t at[2][KEYS]; /* of a block's keys, and of the next one's */
     int64_t key = t->key;
-    rows k = {(const uint16_t *)(const void *)t->k, t->ldk, at[0],
-              block_keys(t->key_end, key)};
-    find_rows(t, key, k.n, at[0]);
+    rows k = block_at(t, key, at[0]);
     for (int j = 0; j < k.n; ++j)
         fetch(&k, j, s->d);
-    for (int now = 0; k.n > 0; now = !now) {
+    for (int now = 0; key < t->key_end; now = !now) {
         const rows v = {(const uint16_t *)(const void *)t->v, t->ldv, k.at,
                         k.n};
-        rows next = k;
-        next.n = block_keys(t->key_end, key + k.n);
-        next.at = at[!now];
-        find_rows(t, key + k.n, next.n, at[!now]);
+        rows next = {.n = 0};
+        if (key + k.n < t->key_end)
+            next = block_at(t, key + k.n, at[!now]);
+        else if (t->next)
+            next = block_at(t->next, t->next->key, at[!now]);
         scores(used, s, &k, &v, t->scale);
         for (int c = 0; c < used; ++c) {
             const int64_t last = t->past + t->first + c % t->n - key;
