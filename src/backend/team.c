@@ -35,6 +35,7 @@ struct backend_team {
     int n_part;
     backend_part *part;
     void *context;
+    int cpu; /* the caller's, when it began */
     bool stop;
     _Alignas(64) _Atomic int here; /* threads that wait to meet */
     _Atomic uint32_t meetings;
@@ -88,20 +89,44 @@ static void wake(backend_team *t)
     pthread_mutex_unlock(&t->mutex);
 }
 
-static void wait_until(backend_team *t, came *f, uint32_t before)
+/* True: it slept. */
+static bool wait_until(backend_team *t, came *f, uint32_t before)
 {
     for (int i = 0; i < SPINS; ++i) {
         if (f(t, before))
-            return;
+            return false;
         _mm_pause();
     }
     const double end = base_now_s() + YIELD_MS * 1e-3;
     do {
         sched_yield();
         if (f(t, before))
-            return;
+            return false;
     } while (base_now_s() < end);
     sleep_until(t, f, before);
+    return true;
+}
+
+/* Linux likes to wake a thread on its waker's processor, and takes 5 to 60 ms
+ * to part the two again. */
+static void leave_caller(const backend_team *t, int number)
+{
+    cpu_set_t allowed, one;
+    if (t->cpu < 0 || sched_getcpu() != t->cpu ||
+        sched_getaffinity(0, sizeof allowed, &allowed) != 0 ||
+        CPU_COUNT(&allowed) < 2)
+        return;
+    const size_t caller = (size_t)t->cpu;
+    size_t cpu = caller;
+    for (int left = number; left > 0;) {
+        cpu = (cpu + 1) % CPU_SETSIZE;
+        if (CPU_ISSET(cpu, &allowed) && cpu != caller)
+            left--;
+    }
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 /* ---- parts -------------------------------------------------------------- */
@@ -111,9 +136,12 @@ static void *work(void *context)
     worker *w = context;
     backend_team *t = w->team;
     for (uint32_t seen = 0;;) {
-        wait_until(t, next_part, seen++);
+        const bool slept = wait_until(t, next_part, seen);
         if (t->stop)
             return NULL;
+        if (slept || seen == 0)
+            leave_caller(t, w->number);
+        seen++;
         if (w->number < t->n_part)
             t->part(t->context, w->number, t->n_part);
         atomic_store_explicit(&w->done, seen, memory_order_release);
@@ -133,6 +161,7 @@ void backend_team_run(backend_team *t, int n, backend_part *part, void *context)
     t->part = part;
     t->context = context;
     t->n_part = n;
+    t->cpu = sched_getcpu();
     atomic_store_explicit(&t->go, go, memory_order_release);
     wake(t);
     part(context, 0, n);

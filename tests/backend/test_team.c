@@ -2,6 +2,7 @@
  * separate what comes before from what comes after, and threads that fell
  * asleep are woken. More threads than most machines have processors. */
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <time.h>
 
 #include "backend/team.h"
@@ -95,6 +96,30 @@ Test(team, sleepers_are_woken)
         backend_team_run(t, 3, be_late, &w);
         cr_assert_eq(w.threads, 3);
         cr_assert_eq(w.before, 3);
+    }
+    backend_team_free(t);
+}
+
+static void look_where(void *context, int thread, int n)
+{
+    (void)n;
+    cpu_set_t *may = context;
+    cr_assert_eq(sched_getaffinity(0, sizeof *may, &may[thread]), 0);
+}
+
+/* A thread that is woken on its caller's processor leaves it; afterwards it may
+ * run wherever it could before. */
+Test(team, threads_stay_free)
+{
+    cpu_set_t before, may[THREADS];
+    cr_assert_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    backend_team *t = backend_team_new(THREADS);
+    cr_assert(t);
+    for (int round = 0; round < 10; round++) {
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        backend_team_run(t, THREADS, look_where, may);
+        for (int i = 0; i < THREADS; i++)
+            cr_assert(CPU_EQUAL(&may[i], &before), "thread %d", i);
     }
     backend_team_free(t);
 }
