@@ -78,8 +78,8 @@ NVCC_FLAGS := -std=c++17 -O3 -Iinclude -Isrc -gencode arch=compute_80,code=sm_80
 
 ISA := base avx2 avx512 avx512bf16
 ISA_base :=
-ISA_avx2 := -mavx2 -mfma -mf16c -mbmi2
-ISA_avx512 := $(ISA_avx2) -mprfchw -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+ISA_avx2 := -mavx2 -mfma -mf16c -mbmi2 -mprfchw
+ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq \
               -mprefer-vector-width=512
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 # Tiles: with the unit, by vectors, and emulated for tests. A folder of kernels

@@ -138,6 +138,20 @@ typedef struct cpu_few {
     float alpha, beta;
 } cpu_few;
 
+/* Fetches what rows of w from `row` on are written to, [m, cols] of c: another
+ * thread read it, and its processor may have it still. */
+static inline void cpu_few_fetch_c(const cpu_few *f, int64_t row, int64_t cols)
+{
+    enum { LINE_BYTES = 64 };
+    const int64_t size = f->c_bf ? 2 : 4;
+    cols = cols < f->n - row ? cols : f->n - row;
+    for (int64_t i = 0; i < f->m; i++) {
+        const char *c = (const char *)f->c + (i * f->ldc + row) * size;
+        for (int64_t at = 0; at < cols * size; at += LINE_BYTES)
+            __builtin_prefetch(c + at, 1, 3);
+    }
+}
+
 static inline int64_t cpu_few_compact_ld(int64_t k)
 {
     return (k + CPU_GEMM_K - 1) / CPU_GEMM_K * CPU_GEMM_LD;

@@ -347,6 +347,7 @@ INLINE void few_tiles(const cpu_few *f)
     chunk c;
     sums s;
     for (int64_t j = 0; j < f->n; j += SIDE) {
+        cpu_few_fetch_c(f, j, SIDE);
         for (int64_t t = 0; t < f->k; t += CHUNK) {
             const int64_t count = least(f->k - t, CHUNK);
             for (int64_t from = 0; from < count; from += SIDE, at += BLOCK) {

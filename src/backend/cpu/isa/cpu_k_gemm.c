@@ -453,6 +453,7 @@ INLINE void few_lanes(int dup, const cpu_few *f, bool bf)
         lane_block w;
         vf sum[CPU_FEW_ROWS / VL][LANE_GROUPS] = {{{0}}};
         few_rows(row, rows, f, j, ld);
+        cpu_few_fetch_c(f, j, rows);
         stream next = stream_from(f, j + rows, ld);
         for (int64_t from = 0; from < f->k; from += LANE_K / dup) {
             const int64_t left = f->k - from;

@@ -6,18 +6,6 @@
 #include "backend/cpu/isa/cpu_k_open.h"
 #include "backend/cpu/tile/cpu_t.h"
 
-/* The lines of c [m, cols] that a panel's results go to, from `col` on: another
- * processor, which read them, may have them still. */
-INLINE void results_ask(const cpu_few *f, int64_t col, int64_t cols)
-{
-    const int64_t size = f->c_bf ? 2 : 4;
-    for (int64_t i = 0; i < f->m; i++) {
-        const char *row = (const char *)f->c + (i * f->ldc + col) * size;
-        for (int64_t at = 0; at < cols * size; at += LINE)
-            __builtin_prefetch(row + at, 1, 3);
-    }
-}
-
 /* ---- weights as they lie ------------------------------------------------ */
 
 /* 32 rows of w, or those that are left. */

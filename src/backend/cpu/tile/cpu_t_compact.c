@@ -74,15 +74,14 @@ void CPU_NAME(cpu_tile_few_compact)(const cpu_few *f)
     const int64_t steps = cpu_tile_steps(f->k);
     const uint8_t *at = f->blocks;
     for (int64_t j = 0; j < f->n; j += SIDE, at += steps * BLOCK) {
-        const int64_t cols = f->n - j < SIDE ? f->n - j : SIDE;
-        results_ask(f, j, cols);
+        cpu_few_fetch_c(f, j, SIDE);
         for (int64_t i = 0; i < f->m; i += SIDE) {
             const uint16_t *panel = x + i / SIDE * steps * UNIT;
             if (f->m - i > TILE_SIDE)
                 multiply_group(f, at, panel, true, i == 0);
             else
                 multiply_group(f, at, panel, false, i == 0);
-            finish_group(f, i, j, cols);
+            finish_group(f, i, j, f->n - j < SIDE ? f->n - j : SIDE);
         }
     }
 }

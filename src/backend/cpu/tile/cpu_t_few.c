@@ -103,7 +103,7 @@ void CPU_NAME(cpu_tile_few)(const cpu_few *f)
         few_panel next = {.rows = 0};
         if (j + SIDE < f->n)
             next = panel_at(f, j + SIDE);
-        results_ask(f, j, p.rows);
+        cpu_few_fetch_c(f, j, SIDE);
         for (int64_t i = 0; i < f->m; i += SIDE) {
             multiply_panel(&p, &next, &after, x + i / SIDE * x_panel, i == 0);
             finish_panel(f, i, j, p.rows);

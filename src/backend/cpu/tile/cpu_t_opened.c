@@ -235,7 +235,7 @@ void CPU_NAME(cpu_tile_few)(const cpu_few *f)
     for (int64_t j = 0; j < f->n; j += SIDE) {
         w.p = panel_at(f, j);
         w.next = j + SIDE < f->n ? panel_at(f, j + SIDE) : (few_panel){0};
-        results_ask(f, j, w.p.rows);
+        cpu_few_fetch_c(f, j, SIDE);
         multiply_all(&sums, &w, false);
         finish(&sums, f, j);
     }
@@ -247,7 +247,7 @@ void CPU_NAME(cpu_tile_few_compact)(const cpu_few *f)
     rows_of_w w = first_rows(f, BLOCK_LINES);
     w.blocks = f->blocks;
     for (int64_t j = 0; j < f->n; j += SIDE) {
-        results_ask(f, j, f->n - j < SIDE ? f->n - j : SIDE);
+        cpu_few_fetch_c(f, j, SIDE);
         multiply_all(&sums, &w, true);
         finish(&sums, f, j);
         w.blocks += cpu_tile_steps(f->k) * BLOCK;
