@@ -117,7 +117,8 @@ typedef struct attention {
     backend_view o, lse, q, k, v;
     float *parts;
     task_list tasks;
-    backend_tasks all, joins;
+    int64_t at_once;          /* of them, to one thread */
+    backend_tasks all, joins; /* all: so many at once */
 } attention;
 
 static cpu_attn_task open_task(const attention *a, const task *t)
@@ -182,23 +183,36 @@ static void run_task(const attention *a, const cpu_attn_task *t, int thread)
         a->cpu->k->attn(t, scratch);
 }
 
-/* Tasks in turn; each knows the next one. */
+/* Tasks that a thread takes at a time. A few queries take a microsecond, as
+ * long as asking other threads whether a task is free; but all threads must
+ * find some, and come to the end together. */
+static int64_t tasks_at_once(const attention *a)
+{
+    enum { SHARES = 4, MOST = 8 };
+    const int heads = a->d->n_heads / a->d->n_kv_heads;
+    if (a->d->max_q * (heads < CPU_HEADS ? heads : CPU_HEADS) > CPU_ATTN_FEW)
+        return 1;
+    return cpu_clamp(a->tasks.n / (SHARES * a->cpu->be.n_threads), 1, MOST);
+}
+
+/* Each task knows the next one of those taken with it. */
 static void run_tasks(attention *a, int thread)
 {
-    const task *t = a->tasks.list;
-    cpu_attn_task now, next;
     int64_t i;
-    bool more = backend_take(&a->all, &i);
-    if (more)
-        now = open_task(a, &t[i]);
-    while (more) {
-        more = backend_take(&a->all, &i);
-        if (more)
-            next = open_task(a, &t[i]);
-        now.next = more ? &next : NULL;
-        run_task(a, &now, thread);
-        if (more)
-            now = next;
+    while (backend_take(&a->all, &i)) {
+        const int64_t left = a->tasks.n - i * a->at_once;
+        const int64_t n = left < a->at_once ? left : a->at_once;
+        const task *t = a->tasks.list + i * a->at_once;
+        cpu_attn_task opened[2];
+        opened[0] = open_task(a, t);
+        for (int64_t k = 0; k < n; ++k) {
+            cpu_attn_task *now = &opened[k % 2], *next = &opened[(k + 1) % 2];
+            if (k + 1 < n) {
+                *next = open_task(a, &t[k + 1]);
+                now->next = next;
+            }
+            run_task(a, now, thread);
+        }
     }
 }
 
@@ -261,7 +275,9 @@ static void cpu_attn(backend *be, backend_view o, backend_view lse,
         for (int s = 0; s < d->n_seq; ++s)
             add_tasks(&all, d, block, s, b);
     a.tasks = all;
-    a.all.count = a.joins.count = all.n;
+    a.at_once = tasks_at_once(&a);
+    a.all.count = (all.n + a.at_once - 1) / a.at_once;
+    a.joins.count = all.n;
     backend_team_run(be->team, all.n > 1 ? be->n_threads : 1, attn_part, &a);
 }
 
