@@ -254,7 +254,8 @@ struct backend {
 
     /* ---- loss ---- */
     /* logits [n, V] acc; target [n] i32. lse [n], nll [n] acc:
-     * nll = lse - logits[target]. */
+     * nll = lse - logits[target]. Of a row with an entry that is not finite,
+     * -infinity too, both are NaN. */
     void (*xent_stats)(backend *be, void *lse, void *nll, backend_view logits,
                        const int32_t *target);
     /* d [n, V] act = weight[i] (softmax(logits_i) - onehot(target_i)).

@@ -318,11 +318,16 @@ lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
     if (p->label)
         fetch_logits(p, logits, lse != NULL);
     BASE_TRY(be->sync(be, err));
-    for (int64_t k = 0; lse && k < p->label_real; k++)
+    checked_rows c = {logits, be->acc, run->m->config.vocab, p->label_real,
+                      false};
+    for (int64_t k = 0; lse && k < p->label_real; k++) {
         lse[k] = host_value(run, k);
-    const int64_t vocab = run->m->config.vocab;
-    checked_rows c = {logits, be->acc, vocab, p->label_real, false};
-    backend_parallel(be, p->label_real > 1 ? be->n_threads : 1, check_rows, &c);
+        if (isnan(lse[k])) /* that of such a row is */
+            c.bad = true;
+    }
+    if (!lse)
+        backend_parallel(be, p->label_real > 1 ? be->n_threads : 1, check_rows,
+                         &c);
     if (!c.bad)
         return LORI_OK;
     return base_fail(err, LORI_NUMERIC,

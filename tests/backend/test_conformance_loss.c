@@ -135,32 +135,38 @@ CONFORM(xent_huge_logits)
     free(d_ref);
 }
 
-CONFORM(xent_does_not_hide_nan)
+CONFORM(xent_does_not_hide_what_is_not_finite)
 {
-    /* The NaN at the first column, inside a vector and in the tail. */
+    /* At the first column, inside a vector and in the tail. */
     static const int at[3] = {0, 21, 39};
-    cf_next(c, "NaN logits");
-    double x[4 * 40];
-    for (int j = 0; j < 4 * 40; j++)
+    static const double what[3] = {(double)NAN, (double)INFINITY,
+                                   (double)-INFINITY};
+    enum { BAD = 9, ROWS = BAD + 1 };
+    cf_next(c, "logits that are not finite");
+    double x[ROWS * 40], one[ROWS];
+    int32_t target[ROWS];
+    for (int j = 0; j < ROWS * 40; j++)
         x[j] = j % 9;
-    for (int i = 0; i < 3; i++)
-        x[i * 40 + at[i]] = NAN;
-    static const int32_t target[4] = {1, 2, 3, 4};
-    static const double one[4] = {1, 1, 1, 1};
-    xent_run r = {.logits = cf_from(c, CF_ACC, 4, 40, 0, x),
-                  .lse = cf_blank(c, CF_ACC, 1, 4, 0),
-                  .nll = cf_blank(c, CF_ACC, 1, 4, 0),
-                  .weight = cf_from(c, CF_ACC, 1, 4, 0, one),
-                  .d = cf_blank(c, CF_ACT, 4, 40, 0),
-                  .target = cf_int32(c, target, 4)};
+    for (int i = 0; i < ROWS; i++) {
+        one[i] = 1;
+        target[i] = i + 1;
+        if (i < BAD)
+            x[i * 40 + at[i % 3]] = what[i / 3];
+    }
+    xent_run r = {.logits = cf_from(c, CF_ACC, ROWS, 40, 0, x),
+                  .lse = cf_blank(c, CF_ACC, 1, ROWS, 0),
+                  .nll = cf_blank(c, CF_ACC, 1, ROWS, 0),
+                  .weight = cf_from(c, CF_ACC, 1, ROWS, 0, one),
+                  .d = cf_blank(c, CF_ACT, ROWS, 40, 0),
+                  .target = cf_int32(c, target, ROWS)};
     xent_forward(c, &r);
     CF_EACH(i)
     c->be[i]->xent_grad(c->be[i], r.d.v[i], r.logits.v[i], r.target.p[i],
                         r.lse.v[i].data, r.weight.v[i].data);
     double *nll = cf_values(c, CF_TWO, &r.nll), *d = cf_values(c, CF_TWO, &r.d);
     double *lse = cf_values(c, CF_TWO, &r.lse);
-    for (int i = 0; i < 4; i++) {
-        bool want = i < 3;
+    for (int i = 0; i < ROWS; i++) {
+        bool want = i < BAD;
         cr_expect_eq(isnan(nll[i]) != 0, want, "%s: nll %d", c->label, i);
         cr_expect_eq(isnan(lse[i]) != 0, want, "%s: lse %d", c->label, i);
         for (int j = 0; j < 40; j++)

@@ -76,6 +76,9 @@ Test(ref_loss, xent_of_huge_logits_and_of_nan)
     cr_assert_float_eq(lse[0], 1e4 + log(2.0), 1e-11);
     cr_assert_float_eq(nll[0], 2e4 + log(2.0), 1e-11);
     cr_assert(isnan(nll[1]));
+    double low[3] = {0, (double)-INFINITY, 1};
+    be->xent_stats(be, lse + 1, nll + 1, fd_view(low, 1, 3), target);
+    cr_assert(isnan(lse[1]) && isnan(nll[1]));
     be->xent_grad(be, fd_view(d, 2, 3), fd_view(x, 2, 3), target, lse, w);
     /* exp(1e4 - lse) carries the rounding of lse near 1e4: 1e-12. */
     cr_assert_float_eq(d[0], 0.5, 1e-11);

@@ -181,7 +181,8 @@ typedef struct cpu_kernels {
     void (*swiglu)(void *a, const void *g, const void *u, int64_t n, bool bf);
     void (*swiglu_bwd)(void *g, void *u, const void *da, int64_t n, bool bf);
 
-    /* log-sum-exp of x[0..n), as max + log(sum): *max, returns log(sum) */
+    /* log-sum-exp of x[0..n), as max + log(sum): *max, returns log(sum); NaN
+     * where an element is not finite */
     double (*logsum)(const float *x, int64_t n, float *max);
     void (*xent_grad)(void *d, const float *x, float lse, float weight,
                       int64_t target, int64_t n, bool bf);

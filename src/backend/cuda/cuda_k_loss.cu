@@ -24,7 +24,7 @@ __global__ void xent_stats_kernel(float *lse, float *nll,
         few<V> x = load<V>(logits.at(i, j));
 #pragma unroll
         for (int t = 0; t < V; t++)
-            sum += expf(x.v[t] - max);
+            sum += isinf(x.v[t]) ? NAN : expf(x.v[t] - max);
     }
     sum = block_reduce(sum, plus());
     if (threadIdx.x > 0)

@@ -376,7 +376,7 @@ static void xent_stats(backend *be, void *lse, void *nll, backend_view logits,
         for (int64_t j = 1; j < logits.cols; j++)
             max = (double)x[j] > max ? (double)x[j] : max;
         for (int64_t j = 0; j < logits.cols; j++)
-            sum += exp((double)x[j] - max);
+            sum += isfinite(x[j]) ? exp((double)x[j] - max) : (double)NAN;
         double l = max + log(sum);
         ((real *)lse)[i] = (real)l;
         ((real *)nll)[i] = (real)(l - (double)x[target[i]]);

@@ -8,18 +8,39 @@ INLINE vf tail_or(const float *x, int64_t i, int64_t count, float rest)
     return v;
 }
 
-/* A NaN anywhere must reach the loss, and `larger` drops it when it stands
- * first; so the sum, which keeps it, runs over every element. */
+/* The larger magnitudes, as bits. */
+INLINE vu larger_bits(vu most, vf x)
+{
+    const vu size = (vu)x & 0x7fffffffU;
+#if VL == 16
+    return (vu)_mm512_max_epu32((__m512i)size, (__m512i)most);
+#elif VL == 8
+    return (vu)_mm256_max_epu32((__m256i)size, (__m256i)most);
+#else
+    return (vu)pick((vi)size > (vi)most, (vf)size, (vf)most);
+#endif
+}
+
+/* What is not finite has at least infinity's bits. */
 double CPU_NAME(cpu_logsum)(const float *x, int64_t n, float *max)
 {
     vf top = splat(-INFINITY);
+    vu most = {0};
     int64_t i = 0;
-    for (; i + VL <= n; i += VL)
-        top = larger(load(x + i), top);
-    if (i < n)
+    for (; i + VL <= n; i += VL) {
+        const vf v = load(x + i);
+        top = larger(v, top);
+        most = larger_bits(most, v);
+    }
+    if (i < n) {
         top = larger(tail_or(x, i, n - i, -INFINITY), top);
+        most = larger_bits(most, tail_or(x, i, n - i, 0));
+    }
     float m = lanes_max(top);
     *max = m;
+    for (int j = 0; j < VL; ++j)
+        if (most[j] >= 0x7f800000U)
+            return (double)NAN;
     /* Blocks in float, their sum in double: V may be 256k. */
     double sum = 0;
     for (i = 0; i < n;) {
