@@ -219,8 +219,9 @@ static double host_value(const model_run *run, int64_t i)
                : (double)((const float *)run->host_nll)[i];
 }
 
-/* Logits of all label rows to the host, and of each row log(sum(exp(.))). */
-static void fetch_logits(const model_pass *p, void *logits, bool lse)
+/* Logits of all label rows to the host, and of each row log(sum(exp(.))), NaN
+ * where one of them is not finite. */
+static void fetch_logits(const model_pass *p, void *logits)
 {
     model_run *run = p->run;
     backend *be = run->m->be;
@@ -242,72 +243,14 @@ static void fetch_logits(const model_pass *p, void *logits, bool lse)
         if (!in_place)
             be->copy(be, to, chunk.data, (size_t)chunk.rows * row,
                      BACKEND_TO_HOST);
-        if (lse) /* the targets do not matter */
-            be->xent_stats(be, (char *)run->nll_lse + (size_t)from * size,
-                           (char *)run->nll + (size_t)from * size, chunk,
-                           run->device.target + from);
+        /* the targets do not matter */
+        be->xent_stats(be, (char *)run->nll_lse + (size_t)from * size,
+                       (char *)run->nll + (size_t)from * size, chunk,
+                       run->device.target + from);
     }
     be->weight_release(be, &run->m->head, 1);
-    if (lse)
-        be->copy(be, run->host_nll, run->nll_lse, (size_t)p->label_real * size,
-                 BACKEND_TO_HOST);
-}
-
-enum { LANES = 16 };
-
-/* largest[] = the larger magnitudes, as bits; vectors do this. */
-static void largest_of(uint32_t largest[LANES], const float *x)
-{
-    uint32_t bits[LANES];
-    memcpy(bits, x, sizeof bits);
-    for (int i = 0; i < LANES; i++) {
-        const uint32_t size = bits[i] & 0x7fffffffU;
-        largest[i] = size > largest[i] ? size : largest[i];
-    }
-}
-
-static bool floats_finite(const float *x, int64_t n)
-{
-    uint32_t largest[LANES] = {0};
-    float rest[LANES] = {0};
-    const int64_t whole = n / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES)
-        largest_of(largest, x + i);
-    memcpy(rest, x + whole, (size_t)(n - whole) * sizeof *x);
-    largest_of(largest, rest);
-    for (int i = 0; i < LANES; i++)
-        if (largest[i] >= 0x7f800000U)
-            return false;
-    return true;
-}
-
-static bool row_finite(const void *row, base_dtype dtype, int64_t n)
-{
-    const double *x = row;
-    if (dtype != BASE_F64)
-        return floats_finite(row, n);
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
-/* Rows of logits that must be finite. */
-typedef struct checked_rows {
-    const char *rows;
-    base_dtype dtype;
-    int64_t cols, n;
-    _Atomic bool bad;
-} checked_rows;
-
-static void check_rows(void *context, int thread, int n)
-{
-    checked_rows *c = context;
-    const size_t row = (size_t)c->cols * base_dtype_bytes(c->dtype);
-    const int64_t end = backend_share(c->n, thread + 1, n);
-    for (int64_t k = backend_share(c->n, thread, n); k < end; k++)
-        if (!row_finite(c->rows + (size_t)k * row, c->dtype, c->cols))
-            c->bad = true;
+    be->copy(be, run->host_nll, run->nll_lse, (size_t)p->label_real * size,
+             BACKEND_TO_HOST);
 }
 
 lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
@@ -316,19 +259,16 @@ lori_status model_pass_logits(model_pass *p, void *logits, double *lse,
     model_run *run = p->run;
     backend *be = run->m->be;
     if (p->label)
-        fetch_logits(p, logits, lse != NULL);
+        fetch_logits(p, logits);
     BASE_TRY(be->sync(be, err));
-    checked_rows c = {logits, be->acc, run->m->config.vocab, p->label_real,
-                      false};
-    for (int64_t k = 0; lse && k < p->label_real; k++) {
-        lse[k] = host_value(run, k);
-        if (isnan(lse[k])) /* that of such a row is */
-            c.bad = true;
+    bool finite = true;
+    for (int64_t k = 0; k < p->label_real; k++) {
+        const double of_row = host_value(run, k);
+        finite = finite && !isnan(of_row);
+        if (lse)
+            lse[k] = of_row;
     }
-    if (!lse)
-        backend_parallel(be, p->label_real > 1 ? be->n_threads : 1, check_rows,
-                         &c);
-    if (!c.bad)
+    if (finite)
         return LORI_OK;
     return base_fail(err, LORI_NUMERIC,
                      "a logit is not a finite number: the weights or the "
