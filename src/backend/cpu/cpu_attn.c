@@ -12,9 +12,10 @@ typedef struct task {
     int32_t seq, kv_head, head; /* head: the first within the group */
     int32_t heads;
     int64_t first, n;
-    int64_t key, key_end; /* of a part of the keys */
-    int64_t part, parts;  /* its number among all parts; parts: on the first of
-                           * them how many follow each other, elsewhere 0 */
+    int64_t key, key_end; /* those that its queries see, or a part of them */
+    int64_t part, parts;  /* its number among all parts, or -1: it is none;
+                           * parts: on the first of them how many follow each
+                           * other, elsewhere 0 */
 } task;
 
 static int64_t lengths(const backend_attn *d, int s, int64_t *len_k)
@@ -79,10 +80,14 @@ static void add_block(task_list *to, const backend_attn *d, task t,
     const int64_t low = past + t.first, end = low + t.n;
     const int64_t from = cpu_attn_first(low, d->window);
     const bool few = t.heads * t.n <= CPU_ATTN_FEW;
-    if (few && from / CPU_ATTN_PART < (end - 1) / CPU_ATTN_PART)
+    if (few && from / CPU_ATTN_PART < (end - 1) / CPU_ATTN_PART) {
         add_parts_of(to, t, from, end);
-    else
-        add_task(to, t);
+        return;
+    }
+    t.key = from;
+    t.key_end = end;
+    t.part = -1;
+    add_task(to, t);
 }
 
 /* Appends the tasks of sequence s whose last key lies in key block `b`; of any
@@ -130,8 +135,6 @@ static cpu_attn_task open_task(const attention *a, const task *t)
     const int64_t kv_row = d->block_table ? 0 : d->cu_k[t->seq];
     const int64_t kv_col = (int64_t)t->kv_head * D;
     int64_t len_k, len_q = lengths(d, t->seq, &len_k);
-    const int64_t past = len_k - len_q, low = past + t->first;
-    const bool whole = t->key_end == 0;
     return (cpu_attn_task){
         .q = cpu_at(a->q, row, col),
         .o = cpu_at(a->o, row, col),
@@ -149,13 +152,14 @@ static cpu_attn_task open_task(const attention *a, const task *t)
         .head_dim = D,
         .first = t->first,
         .n = t->n,
-        .past = past,
+        .past = len_k - len_q,
         .window = d->window,
         .scale = (float)d->scale,
         .bf = a->q.dtype == BASE_BF16,
-        .key = whole ? cpu_attn_first(low, d->window) : t->key,
-        .key_end = whole ? low + t->n : t->key_end,
-        .part = whole ? NULL : a->parts + t->part * cpu_attn_part_floats(D),
+        .key = t->key,
+        .key_end = t->key_end,
+        .part =
+            t->part < 0 ? NULL : a->parts + t->part * cpu_attn_part_floats(D),
     };
 }
 

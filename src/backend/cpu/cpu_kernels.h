@@ -43,9 +43,9 @@ typedef struct cpu_attn_task {
     int64_t window;   /* 0: none */
     float scale;
     bool bf;
-    /* Of few queries: keys [key, key_end) alone, to part (below); NULL: all
-     * keys, to o and lse. */
-    int64_t key, key_end;
+    int64_t key, key_end; /* keys that the queries here see */
+    /* Of few queries: these are a part of them, and go to part (below); NULL:
+     * they are all, and go to o and lse. */
     float *part;
     const struct cpu_attn_task *next; /* what is read next, or NULL */
 } cpu_attn_task;

@@ -503,12 +503,9 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
     few_space s = {.q = scratch};
     s.p = s.q + CPU_PAD * dp; /* lanes_load fills CPU_PAD rows */
     few_place(&s, t->part ? t->part : s.p + FEW * CPU_KEYS);
-    if (t->part) {
-        few(t, &l, &s, t->key, t->key_end);
-        return;
-    }
-    few(t, &l, &s, cpu_attn_first(l.low, t->window), l.high + 1);
-    few_finish(t, &l, &s);
+    few(t, &l, &s, t->key, t->key_end);
+    if (!t->part)
+        few_finish(t, &l, &s);
 }
 
 void CPU_NAME(cpu_attn_join)(const cpu_attn_task *t, int64_t n, void *scratch)
