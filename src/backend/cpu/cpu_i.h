@@ -84,15 +84,25 @@ static inline void *cpu_at(backend_view v, int64_t row, int64_t col)
            (size_t)(row * v.ld + col) * base_dtype_bytes(v.dtype);
 }
 
-/* SwiGLU of products that are done, act: of two of one shape, gate and up, to
- * a; or of one, da, the gradients of gate and up in their place (a.data
- * NULL). */
+/* SwiGLU of products that are done, act, of one shape: of two, gate and up, to
+ * a; or back, of one, a's gradient in the place of a, the gradients of gate and
+ * up in theirs. */
 typedef struct cpu_glu {
     backend_view gate, up, a;
+    bool back;
 } cpu_glu;
 
-/* The same row by row; `last` is the last of the products. */
-void cpu_glu_rows(cpu_backend *cpu, const cpu_glu *glu, backend_view last);
+/* The same row by row. */
+void cpu_glu_rows(cpu_backend *cpu, const cpu_glu *glu);
+
+static inline bool cpu_is_act(const backend *be, backend_view v)
+{
+    return v.dtype == be->act;
+}
+static inline bool cpu_same_shape(backend_view a, backend_view b)
+{
+    return a.rows == b.rows && a.cols == b.cols;
+}
 
 /* The operations, one file each. */
 void cpu_linear_fill(backend *be);

@@ -45,7 +45,7 @@ static void multiply(cpu_backend *cpu, const cpu_call *p, int n,
         for (const cpu_call *q = p[i].then; q; q = q->then)
             multiply_floats(cpu, q, 1);
     if (glu)
-        cpu_glu_rows(cpu, glu, p[n - 1].c);
+        cpu_glu_rows(cpu, glu);
 }
 
 /* Lets *memory, the call for `low`, follow p; returns the last of the two. */
@@ -119,18 +119,20 @@ static void cpu_gemm_ws(backend *be, int n_w, const backend_view *y,
     with_weights(be, n_w, y, x, w, low, NULL);
 }
 
-static bool is_act_of(const backend *be, backend_view v, backend_view shape)
+static void check_glu(const backend *be, const cpu_glu *glu)
 {
-    return v.dtype == be->act && v.rows == shape.rows && v.cols == shape.cols;
+    CPU_REQUIRE(cpu_is_act(be, glu->a) && cpu_is_act(be, glu->gate) &&
+                cpu_is_act(be, glu->up));
+    CPU_REQUIRE(cpu_same_shape(glu->a, glu->gate) &&
+                cpu_same_shape(glu->a, glu->up));
 }
 
 static void cpu_gemm_swiglu(backend *be, backend_view a, backend_view g,
                             backend_view u, backend_view x,
                             backend_weight *const w[2], const backend_low *low)
 {
-    CPU_REQUIRE(is_act_of(be, a, a) && is_act_of(be, g, a));
-    CPU_REQUIRE(is_act_of(be, u, a));
     const cpu_glu glu = {.gate = g, .up = u, .a = a};
+    check_glu(be, &glu);
     with_weights(be, 2, (backend_view[]){g, u}, x, w, low, &glu);
 }
 
@@ -161,11 +163,11 @@ static void cpu_gemm_swiglu_bwd(backend *be, backend_view g, backend_view u,
                                 backend_view da, backend_view dy,
                                 const backend_weight *w, const backend_low *low)
 {
-    CPU_REQUIRE(is_act_of(be, da, da) && is_act_of(be, g, da));
-    CPU_REQUIRE(is_act_of(be, u, da));
+    const cpu_glu glu = {.gate = g, .up = u, .a = da, .back = true};
     cpu_call p = with_turned(da, dy, w, 0), own;
+    check_glu(be, &glu);
     add_low(&p, low, &own);
-    multiply(cpu_of(be), &p, 1, &(cpu_glu){.gate = g, .up = u});
+    multiply(cpu_of(be), &p, 1, &glu);
 }
 
 static void cpu_gemm_wts(backend *be, backend_view dx, int n_w,

@@ -56,14 +56,6 @@ static bool is_bf(backend_view v)
 {
     return v.dtype == BASE_BF16;
 }
-static bool is_act(const backend *be, backend_view v)
-{
-    return v.dtype == be->act;
-}
-static bool same_shape(backend_view a, backend_view b)
-{
-    return a.rows == b.rows && a.cols == b.cols;
-}
 
 static void add_bias_row(const rows *r, int64_t i)
 {
@@ -72,7 +64,7 @@ static void add_bias_row(const rows *r, int64_t i)
 
 static void cpu_add_bias(backend *be, backend_view y, const void *b)
 {
-    CPU_REQUIRE(is_act(be, y));
+    CPU_REQUIRE(cpu_is_act(be, y));
     const rows r = {.cpu = cpu_of(be), .y = y, .w = b};
     each_row(&r, y.rows, y.rows * y.cols, add_bias_row);
 }
@@ -90,7 +82,7 @@ static void rmsnorm_row(const rows *r, int64_t i)
 static void cpu_rmsnorm(backend *be, backend_view y, void *rstd, backend_view x,
                         const void *w, double eps)
 {
-    CPU_REQUIRE(is_act(be, x) && is_act(be, y) && same_shape(x, y));
+    CPU_REQUIRE(cpu_is_act(be, x) && cpu_is_act(be, y) && cpu_same_shape(x, y));
     const rows r = {
         .cpu = cpu_of(be), .y = y, .x = x, .w = w, .f = rstd, .eps = eps};
     each_row(&r, x.rows, x.rows * x.cols, rmsnorm_row);
@@ -107,8 +99,9 @@ static void rmsnorm_bwd_row(const rows *r, int64_t i)
 static void cpu_rmsnorm_bwd(backend *be, backend_view dx, backend_view dy,
                             backend_view x, const void *w, const void *rstd)
 {
-    CPU_REQUIRE(dx.dtype == be->acc && dy.dtype == be->acc && is_act(be, x));
-    CPU_REQUIRE(same_shape(dx, dy) && same_shape(dx, x));
+    CPU_REQUIRE(dx.dtype == be->acc && dy.dtype == be->acc &&
+                cpu_is_act(be, x));
+    CPU_REQUIRE(cpu_same_shape(dx, dy) && cpu_same_shape(dx, x));
     const rows r = {
         .cpu = cpu_of(be), .y = dx, .z = dy, .x = x, .w = w, .g = rstd};
     each_row(&r, x.rows, x.rows * x.cols, rmsnorm_bwd_row);
@@ -126,7 +119,7 @@ static void cpu_rope(backend *be, backend_view x, const int32_t *pos,
                      const void *cosines, const void *sines, int head_dim,
                      bool inverse)
 {
-    CPU_REQUIRE(is_act(be, x) && head_dim > 0 && head_dim % 2 == 0 &&
+    CPU_REQUIRE(cpu_is_act(be, x) && head_dim > 0 && head_dim % 2 == 0 &&
                 x.cols % head_dim == 0);
     const rows r = {.cpu = cpu_of(be),
                     .x = x,
@@ -148,8 +141,8 @@ static void swiglu_row(const rows *r, int64_t i)
 static void cpu_swiglu(backend *be, backend_view a, backend_view g,
                        backend_view u)
 {
-    CPU_REQUIRE(is_act(be, a) && is_act(be, g) && is_act(be, u));
-    CPU_REQUIRE(same_shape(a, g) && same_shape(a, u));
+    CPU_REQUIRE(cpu_is_act(be, a) && cpu_is_act(be, g) && cpu_is_act(be, u));
+    CPU_REQUIRE(cpu_same_shape(a, g) && cpu_same_shape(a, u));
     const rows r = {.cpu = cpu_of(be), .y = a, .x = g, .z = u};
     each_row(&r, a.rows, a.rows * a.cols, swiglu_row);
 }
@@ -164,18 +157,18 @@ static void swiglu_bwd_row(const rows *r, int64_t i)
 static void cpu_swiglu_bwd(backend *be, backend_view g, backend_view u,
                            backend_view da)
 {
-    CPU_REQUIRE(is_act(be, g) && is_act(be, u) && is_act(be, da));
-    CPU_REQUIRE(same_shape(g, u) && same_shape(g, da));
+    CPU_REQUIRE(cpu_is_act(be, g) && cpu_is_act(be, u) && cpu_is_act(be, da));
+    CPU_REQUIRE(cpu_same_shape(g, u) && cpu_same_shape(g, da));
     const rows r = {.cpu = cpu_of(be), .x = g, .z = u, .y = da};
     each_row(&r, g.rows, g.rows * g.cols, swiglu_bwd_row);
 }
 
-void cpu_glu_rows(cpu_backend *cpu, const cpu_glu *glu, backend_view last)
+void cpu_glu_rows(cpu_backend *cpu, const cpu_glu *glu)
 {
-    if (glu->a.data)
-        cpu_swiglu(&cpu->be, glu->a, glu->gate, last);
+    if (glu->back)
+        cpu_swiglu_bwd(&cpu->be, glu->gate, glu->up, glu->a);
     else
-        cpu_swiglu_bwd(&cpu->be, glu->gate, glu->up, last);
+        cpu_swiglu(&cpu->be, glu->a, glu->gate, glu->up);
 }
 
 static void cast_row(const rows *r, int64_t i)
@@ -191,9 +184,9 @@ static void cast_row(const rows *r, int64_t i)
 
 static void cpu_cast(backend *be, backend_view dst, backend_view src)
 {
-    CPU_REQUIRE(is_act(be, dst) || dst.dtype == be->acc);
-    CPU_REQUIRE(is_act(be, src) || src.dtype == be->acc);
-    CPU_REQUIRE(same_shape(dst, src));
+    CPU_REQUIRE(cpu_is_act(be, dst) || dst.dtype == be->acc);
+    CPU_REQUIRE(cpu_is_act(be, src) || src.dtype == be->acc);
+    CPU_REQUIRE(cpu_same_shape(dst, src));
     const rows r = {.cpu = cpu_of(be), .y = dst, .x = src};
     each_row(&r, dst.rows, dst.rows * dst.cols, cast_row);
 }
@@ -207,8 +200,8 @@ static void add_row(const rows *r, int64_t i)
 static void cpu_add(backend *be, backend_view dst, backend_view src)
 {
     CPU_REQUIRE(dst.dtype == be->acc);
-    CPU_REQUIRE(is_act(be, src) || src.dtype == be->acc);
-    CPU_REQUIRE(same_shape(dst, src));
+    CPU_REQUIRE(cpu_is_act(be, src) || src.dtype == be->acc);
+    CPU_REQUIRE(cpu_same_shape(dst, src));
     const rows r = {.cpu = cpu_of(be), .y = dst, .x = src};
     each_row(&r, dst.rows, dst.rows * dst.cols, add_row);
 }
@@ -283,8 +276,8 @@ static void cpu_xent_grad(backend *be, backend_view d, backend_view logits,
                           const int32_t *target, const void *lse,
                           const void *weight)
 {
-    CPU_REQUIRE(logits.dtype == be->acc && is_act(be, d));
-    CPU_REQUIRE(same_shape(d, logits));
+    CPU_REQUIRE(logits.dtype == be->acc && cpu_is_act(be, d));
+    CPU_REQUIRE(cpu_same_shape(d, logits));
     const rows r = {.cpu = cpu_of(be),
                     .y = d,
                     .x = logits,
@@ -386,7 +379,7 @@ static void keep_scatter_row(const rows *r, int64_t i)
 static void cpu_keep_scatter(backend *be, backend_view dense,
                              const void *packed, const backend_keep *keep)
 {
-    CPU_REQUIRE(is_act(be, dense) || dense.dtype == be->acc);
+    CPU_REQUIRE(cpu_is_act(be, dense) || dense.dtype == be->acc);
     CPU_REQUIRE(!keep ||
                 (keep->rows == dense.rows && keep->cols == dense.cols));
     const rows r = {.cpu = cpu_of(be), .y = dense, .g = packed, .keep = keep};

@@ -233,17 +233,17 @@ static void block_next(place then, cpu_tile_block *g)
         g->next_a = block_of_a(t, k, then);
 }
 
-/* Of the columns of a piece that end the last of its products. */
+/* Where a piece begins. */
 static cpu_tile_glu block_glu(const cpu_glu *glu, place at)
 {
     cpu_tile_glu g = {.gate = cpu_at(glu->gate, at.row, at.col),
                       .ld_gate = glu->gate.ld};
-    if (glu->a.data) {
-        g.out = cpu_at(glu->a, at.row, at.col);
-        g.ld_out = glu->a.ld;
-    } else {
+    if (glu->back) {
         g.up = cpu_at(glu->up, at.row, at.col);
         g.ld_up = glu->up.ld;
+    } else {
+        g.out = cpu_at(glu->a, at.row, at.col);
+        g.ld_out = glu->a.ld;
     }
     return g;
 }
@@ -403,7 +403,7 @@ void cpu_gemm_tiles(cpu_backend *cpu, const cpu_call *p, int n,
         if (of[i].s.parts > 0)
             run_products(cpu, &of[i], 1, NULL);
     if (glu)
-        cpu_glu_rows(cpu, glu, p[n - 1].c);
+        cpu_glu_rows(cpu, glu);
 }
 
 /* ---- sums over tokens ------------------------------------------------ */

@@ -234,7 +234,7 @@ INLINE void add_columns(int m, vf (*sum)[VECTORS], const compact_block *b,
                 const vf xs = splat(x[i * CPU_GEMM_LD + t + e]);
                 for (int v = 0; v < VECTORS; ++v)
                     sum[i][v] =
-                        madd(xs, compact_column(w[e / 2][v], e), sum[i][v]);
+                        madd(xs, expand_pairs(w[e / 2][v], e), sum[i][v]);
             }
     }
 }
@@ -299,7 +299,7 @@ INLINE void expand_columns(chunk *c, int64_t from, const compact_block *b,
         for (int e = 0; e < 4; ++e)
             for (int v = 0; v < VECTORS; ++v)
                 store(c->panel[v / 2] + (from + t + e) * PANEL + v % 2 * VL,
-                      compact_column(w[e / 2][v], e));
+                      expand_pairs(w[e / 2][v], e));
     }
 }
 

@@ -17,8 +17,7 @@ INLINE vf turned(const vf *part, int64_t t, bool bf)
 {
     if (!bf)
         return part[t];
-    vu pair = (vu)part[t / 2];
-    return (vf)(t % 2 ? pair & 0xffff0000U : pair << 16);
+    return expand_pairs((vu)part[t / 2], t);
 }
 
 /* VL columns of a panel from rows of b [n, k]; those past the last row repeat
@@ -393,8 +392,8 @@ INLINE void lane_load(float *even, float *odd, const char *const *row,
             memcpy(&pair[r], row[r] + (from + t) * 2, sizeof pair[r]);
         zip_rows(pair, dup);
         for (int r = 0; r < dup; ++r) {
-            store(even + t / 2 * dup + r * VL, (vf)(pair[r] << 16));
-            store(odd + t / 2 * dup + r * VL, (vf)(pair[r] & 0xffff0000U));
+            store(even + t / 2 * dup + r * VL, expand_pairs(pair[r], 0));
+            store(odd + t / 2 * dup + r * VL, expand_pairs(pair[r], 1));
         }
     }
     for (; t < k; ++t)

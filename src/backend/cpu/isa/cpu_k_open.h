@@ -110,10 +110,4 @@ INLINE void compact_open(vu (*w)[COMPACT_VECTORS], const compact_block *b,
     }
 }
 
-/* Column t of four, as floats, from its pair. */
-INLINE vf compact_column(vu pair, int t)
-{
-    return (vf)(t % 2 ? pair & 0xffff0000U : pair << 16);
-}
-
 #endif

@@ -71,6 +71,11 @@ INLINE vf expand_bf16(vh h)
     return (vf)(__builtin_convertvector(h, vu) << 16);
 #endif
 }
+/* The even (t even) or odd elements of pairs of bf16. */
+INLINE vf expand_pairs(vu pairs, int64_t t)
+{
+    return (vf)(t % 2 ? pairs & 0xffff0000U : pairs << 16);
+}
 INLINE vf pick(vi mask, vf yes, vf no)
 {
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));

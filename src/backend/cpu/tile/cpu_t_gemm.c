@@ -194,11 +194,11 @@ INLINE __m512i woven(vf even, vf odd)
 /* Even and odd columns of words of bf16. */
 INLINE vf even_of(__m512i words)
 {
-    return (vf)((vu)words << 16);
+    return expand_pairs((vu)words, 0);
 }
 INLINE vf odd_of(__m512i words)
 {
-    return (vf)((vu)words & 0xffff0000U);
+    return expand_pairs((vu)words, 1);
 }
 
 /* Even and odd columns in their order. */
