@@ -7,6 +7,7 @@ on torch's side, and each must move the result by 50 tolerances.
 """
 
 import copy
+import math
 import sys
 
 import common
@@ -20,8 +21,16 @@ GRAD_TOL = 1e-4
 # ref in f64 against torch in f64: what is left are rope angles that
 # transformers computes in float32 (2^-24 of an angle of up to 130 radians).
 DOUBLE_TOL = 1e-5
-BF16_RATIO = 1.5
+# Errors of bf16 in units of torch-bf16's own. Over all tensors together ours were
+# 0.76 to 0.84 of torch's in the median of 500 drawn models and 1.11 at most; one
+# tensor's ratio, whose gradient may come from a few rows, went up to 1.6.
+BF16_RATIO = 1.25
+BF16_TENSOR_RATIO = 3
 VISIBLE = 50
+# Families whose packing, schedules and older kernels are compared too.
+THOROUGH = ("llama-3.2", "mistral")
+# Kernels of older processors, and the flag of a processor that runs them.
+OLDER = {"base": "sse4_2", "avx2": "avx2", "avx512": "avx512f"}
 
 
 # ---- faults ----------------------------------------------------------------
@@ -189,6 +198,20 @@ def check_faults(checks, family, wrapped, batch, grads, logits):
                         least, VISIBLE * GRAD_TOL)
 
 
+def older_kernels():
+    """The sets of OLDER that this machine runs."""
+    for isa, flag in OLDER.items():
+        if flag in common.cpu_flags():
+            yield isa
+        else:
+            print(f"     {isa}: not on this machine")
+
+
+def pooled(errors):
+    """Root mean square of {name: relative error}."""
+    return math.sqrt(sum(e * e for e in errors.values()) / len(errors))
+
+
 def half(args, checks, work, family):
     """bf16: our error against float64, in units of torch-bf16's own."""
     import peft
@@ -213,43 +236,37 @@ def half(args, checks, work, family):
     with common.true_double(family.kind):
         exact, _, exact_logits = gradients(torch.float64)
     theirs, _, their_logits = gradients(torch.bfloat16)
-    ours = common.probe_model(args, work, folder, batch, adapter, grad=True, dtype="bf16")
-    checks.at_most(f"{family.name}: bf16 logits, error in torch-bf16's own",
-                   relative(ours["logits"], exact_logits)
-                   / relative(their_logits, exact_logits), BF16_RATIO)
-    for letter in "BA":
-        ratios = {k: relative(ours[k], exact[k]) / relative(theirs[k], exact[k])
-                  for k in exact if f"lora_{letter}" in k}
-        name, ratio = max(ratios.items(), key=lambda item: item[1])
-        checks.at_most(f"{family.name}: bf16 d{letter}, error in torch-bf16's own, "
-                       f"worst {name}", ratio, BF16_RATIO)
+    for isa in ["", *(older_kernels() if family.name in THOROUGH else ())]:
+        options = {"isa": isa} if isa else {}
+        ours = common.probe_model(args, work, folder, batch, adapter, grad=True,
+                                  dtype="bf16", **options)
+        name = f"{family.name}{isa and ', ' + isa}: bf16"
+        checks.at_most(f"{name} logits, error in torch-bf16's own",
+                       relative(ours["logits"], exact_logits)
+                       / relative(their_logits, exact_logits), BF16_RATIO)
+        for letter in "BA":
+            part = [k for k in exact if f"lora_{letter}" in k]
+            our_errors = {k: relative(ours[k], exact[k]) for k in part}
+            their_errors = {k: relative(theirs[k], exact[k]) for k in part}
+            checks.at_most(f"{name} d{letter} of {len(part)} targets, error in "
+                           "torch-bf16's own",
+                           pooled(our_errors) / pooled(their_errors), BF16_RATIO)
+            ratio, k = max((our_errors[k] / their_errors[k], k) for k in part)
+            checks.at_most(f"{name} d{letter}, error in torch-bf16's own, worst {k}",
+                           ratio, BF16_TENSOR_RATIO)
 
 
-def instruction_sets(args, checks, work, folder, family, batch, adapter):
-    """Kernels of older processors give the same answer to tolerance."""
+def instruction_sets(args, checks, work, folder, batch, adapter):
+    """Kernels of older processors give the same answer to tolerance in f32."""
     import peft
     import torch
     wrapped = peft.PeftModel.from_pretrained(
         common.load_model(folder, torch.float32), str(adapter)).eval()
     grads, _, logits = common.torch_gradients(wrapped, batch)
-    half = common.probe_model(args, work, folder, batch, adapter, grad=True, dtype="bf16")
-    for isa, flag in (("base", "sse4_2"), ("avx2", "avx2"), ("avx512", "avx512f")):
-        if flag not in common.cpu_flags():
-            print(f"     {isa}: not on this machine")
-            continue
+    for isa in older_kernels():
         ours = common.probe_model(args, work, folder, batch, adapter, grad=True, isa=isa)
         checks.at_most(f"{isa}: f32 logits", of_range(ours["logits"], logits), LOGITS_TOL)
         checks.at_most(f"{isa}: f32 gradients", worst(ours, grads)[1], GRAD_TOL)
-        # Between two bf16 runs both errors count, so this is a loose bound;
-        # what it must catch is a kernel that is wrong, not one that rounds.
-        ours = common.probe_model(args, work, folder, batch, adapter, grad=True, isa=isa,
-                                  dtype="bf16")
-        checks.at_most(f"{isa}: bf16 logits, error in the best kernel's own",
-                       relative(ours["logits"], logits) / relative(half["logits"], logits),
-                       BF16_RATIO)
-        ratio = max(relative(ours[k], grads[k]) / relative(half[k], grads[k]) for k in grads)
-        checks.at_most(f"{isa}: bf16 gradients, error in the best kernel's own", ratio,
-                       BF16_RATIO)
 
 
 def lengths(rng):
@@ -272,9 +289,9 @@ def main():
                 forward(args, checks, work, folder, family, config, batch)
             if args.only in ("", "backward"):
                 adapter = backward(args, checks, work, folder, family, batch)
-                if family.name in ("llama-3.2", "mistral"):
+                if family.name in THOROUGH:
                     packing(args, checks, work, folder, family, batch, adapter)
-                    instruction_sets(args, checks, work, folder, family, batch, adapter)
+                    instruction_sets(args, checks, work, folder, batch, adapter)
             if args.only in ("", "bf16"):
                 half(args, checks, work, family)
     return checks.finish()
