@@ -148,7 +148,7 @@ static void ours(bench *b, const operands *o, bool back)
     if (back)
         b->be->gemm_wt(b->be, o->dx, o->dy, o->weight, NULL, 0);
     else
-        b->be->gemm_w(b->be, o->y, o->x, o->weight, NULL, 0);
+        b->be->gemm_w(b->be, o->y, o->x, o->weight, NULL, NULL);
 }
 
 static void dnnl(bench *b, const operands *o, bool back)
@@ -241,7 +241,7 @@ static void few(bench *b, int64_t m, int64_t n, int64_t k)
         read[i] = read_once(b->be, b->memory, b->threads);
         double s = base_now_s();
         for (int64_t j = 0; j < layers; j++)
-            b->be->gemm_w(b->be, o.y, o.x, w[j], NULL, 0);
+            b->be->gemm_w(b->be, o.y, o.x, w[j], NULL, NULL);
         rate[i] = (double)(bytes * layers) / (base_now_s() - s);
     }
     double top = median(read, b->rounds), got = median(rate, b->rounds);

@@ -89,7 +89,7 @@ static void linear(bench *b, int64_t n, int64_t out, int64_t in,
     char shape[64];
     snprintf(shape, sizeof shape, "%lld x %lld x %lld", (long long)n,
              (long long)out, (long long)in);
-    TIME(b, s, be->gemm_w(be, y, x, w, NULL, 0));
+    TIME(b, s, be->gemm_w(be, y, x, w, NULL, NULL));
     line("gemm_w", shape, s, flops, 0);
     if (n > 8) {
         TIME(b, s, be->gemm_wt(be, dx, dy, w, NULL, 0));
@@ -130,7 +130,7 @@ static void low_rank(bench *b, int64_t out, int64_t in)
     backend_weight *w = weight(b, out, in);
     const backend_low forward = {h, B}, backward = {h, A};
     const double full = 2.0 * (double)n * (double)out * (double)in;
-    TIME(b, s, be->gemm_w(be, y, x, w, &forward, 0));
+    TIME(b, s, be->gemm_w(be, y, x, w, &forward, NULL));
     line("x W' + h B'", shape, s, full + up, 0);
     TIME(b, s, be->gemm_wt(be, dx, y, w, &backward, 0));
     line("dy W + dh A", shape, s, full + down, 0);

@@ -146,10 +146,11 @@ static void record_weight(backend *be, int kind, backend_view c, backend_view a,
 }
 
 static void gemm_w(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, const backend_low *low, double beta)
+                   const backend_weight *w, const backend_low *low,
+                   const backend_view *plus)
 {
-    record_weight(be, W, y, x, w, low, beta);
-    TIMED(be, OP_gemm_w, INNER(be)->gemm_w(INNER(be), y, x, w, low, beta));
+    record_weight(be, W, y, x, w, low, plus ? 1 : 0);
+    TIMED(be, OP_gemm_w, INNER(be)->gemm_w(INNER(be), y, x, w, low, plus));
 }
 
 static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
@@ -335,7 +336,7 @@ static void replay(recorder *r, const call *calls, int64_t n)
             c.c.data = r->logits.data;
         switch (c.kind) {
         case W:
-            be->gemm_w(be, c.c, c.a, c.w, &c.low, c.beta);
+            be->gemm_w(be, c.c, c.a, c.w, &c.low, c.beta != 0 ? &c.c : NULL);
             break;
         case WT:
             be->gemm_wt(be, c.c, c.a, c.w, &c.low, c.beta);

@@ -156,11 +156,12 @@ struct backend {
     void (*weight_release)(backend *be, backend_weight *const *w, int n);
 
     /* ---- linear ---- */
-    /* y [n, out] act|acc = x [n, in] act  W^T + left right^T + beta y;
-     * W [out, in]. Where a backend can, it rounds the whole sum once. */
+    /* y [n, out] act|acc = x [n, in] act  W^T + left right^T + plus;
+     * W [out, in]. plus [n, out] has y's dtype and ld, and may be y; NULL:
+     * nothing. Where a backend can, it rounds the whole sum once. */
     void (*gemm_w)(backend *be, backend_view y, backend_view x,
                    const backend_weight *w, const backend_low *low,
-                   double beta);
+                   const backend_view *plus);
     /* y[i] = x W[i]^T + left[i] right[i]^T, n_w <= BACKEND_GROUP of them: the
      * same as one gemm_w each, with fewer starts. low [n_w], or NULL. */
     void (*gemm_ws)(backend *be, int n_w, const backend_view *y, backend_view x,

@@ -144,13 +144,13 @@ static void add_to_product(const block *b, int role)
     add_segments(b, role, y, b->slot[l->in]);
 }
 
-/* y += x W^T + h B^T + b */
-static void add_linear(const block *b, int role)
+/* y = residual + x W^T + h B^T + b */
+static void add_linear(const block *b, int role, backend_view residual)
 {
     const model_linear *l = &model_linears[role];
     const backend_low low = low_product(b, role, false);
     b->be->gemm_w(b->be, b->slot[l->out], b->slot[l->in], b->w->w[role], &low,
-                  1.0);
+                  &residual);
     add_to_product(b, role);
 }
 
@@ -247,13 +247,6 @@ static void gated(const block *b)
     be->gemm_swiglu(be, a, g, u, b->slot[SLOT_XN2], &b->w->w[ROLE_GATE], low);
 }
 
-/* Starts a residual sum in dst. */
-static void copy_rows(const block *b, backend_view dst, backend_view src)
-{
-    if (dst.data != src.data)
-        b->be->cast(b->be, dst, src);
-}
-
 void model_block_forward(model_pass *p, int64_t layer)
 {
     block b;
@@ -264,16 +257,15 @@ void model_block_forward(model_pass *p, int64_t layer)
     queries_keys_values(&b, false);
     attend(&b);
     if (b.rows) {
+        backend_view x = b.x;
         if (b.last) {
             be->gather_rows(be, b.slot[SLOT_O], b.attn, row);
             be->gather_rows(be, b.slot[SLOT_X2], b.x, row);
-        } else {
-            copy_rows(&b, b.slot[SLOT_X2], b.x);
+            x = b.slot[SLOT_X2];
         }
-        add_linear(&b, ROLE_O);
+        add_linear(&b, ROLE_O, x);
         gated(&b);
-        copy_rows(&b, b.slot[SLOT_Y], b.slot[SLOT_X2]);
-        add_linear(&b, ROLE_DOWN);
+        add_linear(&b, ROLE_DOWN, b.slot[SLOT_X2]);
     }
     be->weight_release(be, b.w->w, MODEL_ROLES);
 }

@@ -207,7 +207,7 @@ static backend_view head_chunk(const model_pass *p, backend_view xn,
     backend_view logits =
         backend_matrix(memory, be->acc, rows, run->m->config.vocab);
     be->gemm_w(be, logits, backend_rows(xn, from, rows), run->m->head, NULL,
-               0.0);
+               NULL);
     return logits;
 }
 

@@ -29,28 +29,47 @@ static const struct linear_case {
     {9, 20, 8300, 0, 0, BASE_F32},
 };
 
+/* What gemm_w adds: nothing (beta 0), what is there, or another matrix. */
+static const char *const plus_names[] = {"nothing", "itself", "another"};
+
+static int plus_kinds(double beta)
+{
+    return beta == 0 ? 1 : 3;
+}
+
+static const backend_view *plus_of(int plus, const cf_operand *y,
+                                   const cf_operand *other, int i)
+{
+    return plus == 0 ? NULL : plus == 1 ? &y->v[i] : &other->v[i];
+}
+
+static void weight_product(conform *c, const struct linear_case *s,
+                           cf_kind kind, int plus)
+{
+    cf_next(c, "n %d in %d out %d pad %d plus %s to %s", (int)s->n, (int)s->in,
+            (int)s->out, s->pad, plus_names[plus],
+            kind == CF_ACT ? "act" : "acc");
+    cf_operand x = cf_random(c, CF_ACT, s->n, s->in, s->pad, 1);
+    cf_operand y = cf_target(c, kind, s->n, s->out, s->pad, plus == 1);
+    cf_operand other = cf_random(c, kind, s->n, s->out, s->pad, 3);
+    cf_weight w = cf_weights(c, s->out, s->in, s->stored);
+    CF_EACH(i)
+    {
+        backend *be = c->be[i];
+        be->weight_acquire(be, &w.p[i], 1);
+        be->gemm_w(be, y.v[i], x.v[i], w.p[i], NULL,
+                   plus_of(plus, &y, &other, i));
+        be->weight_release(be, &w.p[i], 1);
+    }
+    cf_check(c, &y, "y", (double)s->in, 1);
+}
+
 CONFORM(gemm_w)
 {
-    for (size_t t = 0; t < COUNT(linear); t++) {
-        for (int kind = CF_ACT; kind <= CF_ACC; kind++) {
-            const struct linear_case *s = &linear[t];
-            cf_next(c, "n %d in %d out %d pad %d beta %g to %s", (int)s->n,
-                    (int)s->in, (int)s->out, s->pad, s->beta,
-                    kind == CF_ACT ? "act" : "acc");
-            cf_operand x = cf_random(c, CF_ACT, s->n, s->in, s->pad, 1);
-            cf_operand y =
-                cf_target(c, (cf_kind)kind, s->n, s->out, s->pad, s->beta);
-            cf_weight w = cf_weights(c, s->out, s->in, s->stored);
-            CF_EACH(i)
-            {
-                c->be[i]->weight_acquire(c->be[i], &w.p[i], 1);
-                c->be[i]->gemm_w(c->be[i], y.v[i], x.v[i], w.p[i], NULL,
-                                 s->beta);
-                c->be[i]->weight_release(c->be[i], &w.p[i], 1);
-            }
-            cf_check(c, &y, "y", (double)s->in, 1);
-        }
-    }
+    for (size_t t = 0; t < COUNT(linear); t++)
+        for (int plus = 0; plus < plus_kinds(linear[t].beta); plus++)
+            for (int kind = CF_ACT; kind <= CF_ACC; kind++)
+                weight_product(c, &linear[t], (cf_kind)kind, plus);
 }
 
 /* Ranks below, at and above a step of tiles, and larger than a block along the
@@ -87,24 +106,32 @@ static void check_joined(conform *c, const cf_operand *o, const char *name,
 
 static void low_rank_joins(conform *c, bool back)
 {
-    for (size_t t = 0; t < 2 * COUNT(joined); t++) {
-        const struct joined_case *s = &joined[t / 2];
+    for (size_t t = 0; t < 4 * COUNT(joined); t++) {
+        const struct joined_case *s = &joined[t / 4];
         const cf_kind kind = t % 2 ? CF_ACC : CF_ACT;
         const int64_t k = back ? s->out : s->in, cols = back ? s->in : s->out;
-        cf_next(c, "n %d in %d out %d rank %d pad %d beta %g to %s", (int)s->n,
-                (int)s->in, (int)s->out, (int)s->rank, s->pad, s->beta,
-                t % 2 ? "acc" : "act");
+        const int plus = s->beta == 0 ? 0 : t % 4 / 2 ? 2 : 1;
+        if (t % 4 / 2 && (back || plus == 0))
+            continue; /* there is no other matrix */
+        cf_next(c, "n %d in %d out %d rank %d pad %d beta %g plus %s to %s",
+                (int)s->n, (int)s->in, (int)s->out, (int)s->rank, s->pad,
+                s->beta, plus_names[plus], t % 2 ? "acc" : "act");
         cf_operand x = cf_random(c, CF_ACT, s->n, k, s->pad, 1);
         cf_operand h = cf_random(c, CF_ACT, s->n, s->rank, s->pad, 1);
         cf_operand b = back ? cf_random(c, CF_ACT, s->rank, cols, s->pad, 1)
                             : cf_random(c, CF_ACT, cols, s->rank, s->pad, 1);
-        cf_operand y = cf_target(c, kind, s->n, cols, s->pad, s->beta);
+        cf_operand y = cf_target(c, kind, s->n, cols, s->pad, plus == 1);
+        cf_operand other = cf_random(c, kind, s->n, cols, s->pad, 3);
         cf_weight w = cf_weights(c, s->out, s->in, BASE_BF16);
         CF_EACH(i)
         {
+            backend *be = c->be[i];
             const backend_low low = {h.v[i], b.v[i]};
-            (back ? c->be[i]->gemm_wt : c->be[i]->gemm_w)(
-                c->be[i], y.v[i], x.v[i], w.p[i], &low, s->beta);
+            if (back)
+                be->gemm_wt(be, y.v[i], x.v[i], w.p[i], &low, s->beta);
+            else
+                be->gemm_w(be, y.v[i], x.v[i], w.p[i], &low,
+                           plus_of(plus, &y, &other, i));
         }
         check_joined(c, &y, "sum", k + s->rank);
     }
@@ -183,7 +210,7 @@ CONFORM(gemm_ws)
                 weights[j] = w[j].p[i];
                 low[j] = (backend_low){h[j].v[i], b[j].v[i]};
                 c->be[i]->gemm_w(c->be[i], alone[j].v[i], x.v[i], weights[j],
-                                 &low[j], 0);
+                                 &low[j], NULL);
             }
             c->be[i]->gemm_ws(c->be[i], N_W, y, x.v[i], weights, low);
             for (int j = 0; j < N_W; j++)
@@ -271,7 +298,7 @@ static void multiply_rows(backend *be, int op, backend_view y, backend_view x,
                           const backend_low *low)
 {
     if (op == 0)
-        be->gemm_w(be, y, x, w, low, 0.5);
+        be->gemm_w(be, y, x, w, low, &y);
     else if (op == 1)
         be->gemm_wt(be, y, x, w, low, 0.5);
     else if (op == 2)
@@ -433,7 +460,7 @@ CONFORM(no_rows)
     CF_EACH(i)
     {
         backend *be = c->be[i];
-        be->gemm_w(be, y.v[i], x.v[i], w.p[i], NULL, 0);
+        be->gemm_w(be, y.v[i], x.v[i], w.p[i], NULL, NULL);
         be->gemm_wt(be, x.v[i], y.v[i], w.p[i], NULL, 1);
         be->embed(be, x.v[i], w.p[i], ids.p[i]);
         be->rmsnorm(be, y.v[i], NULL, y.v[i], v.v[i].data, 1e-5);
@@ -745,7 +772,7 @@ CONFORM(nan_is_not_hidden)
     CF_EACH(i)
     {
         backend *be = c->be[i];
-        be->gemm_w(be, y.v[i], in.v[i], wt.p[i], NULL, 0);
+        be->gemm_w(be, y.v[i], in.v[i], wt.p[i], NULL, NULL);
         be->gemm_nt(be, h.v[i], in.v[i], low_a.v[i], 1, 0);
         be->rmsnorm(be, norm.v[i], NULL, in.v[i], w.v[i].data, 1e-5);
         be->swiglu(be, glu.v[i], in.v[i], other.v[i]);

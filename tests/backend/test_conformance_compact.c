@@ -72,13 +72,13 @@ CONFORM(weight_compact)
             backend *be = c->be[i];
             const size_t n = i == CF_REF ? 0 : COUNT(rows);
             for (size_t r = 0; r < n; r++)
-                be->gemm_w(be, before[r].v[i], x[r].v[i], w.p[i], NULL, 0);
+                be->gemm_w(be, before[r].v[i], x[r].v[i], w.p[i], NULL, NULL);
             check_bytes(c, i, be->weight_compact(be, w.p[i]),
                         s->out * s->in * 2, kind);
             cr_expect_eq(be->weight_compact(be, w.p[i]), 0,
                          "%s %s: a second copy", c->label, c->what);
             for (size_t r = 0; r < n; r++) {
-                be->gemm_w(be, after[r].v[i], x[r].v[i], w.p[i], NULL, 0);
+                be->gemm_w(be, after[r].v[i], x[r].v[i], w.p[i], NULL, NULL);
                 double *a = cf_values(c, i, &before[r]);
                 double *b = cf_values(c, i, &after[r]);
                 cr_expect_arr_eq(a, b, (size_t)(rows[r] * s->out) * sizeof *a,

@@ -103,17 +103,18 @@ Test(ref_linear, gemm_wt_is_the_adjoint_of_gemm_w)
     backend_weight *bw = NULL;
     cr_assert_eq(be->weight_open(be, &t, &bw, NULL), LORI_OK);
     be->weight_acquire(be, &bw, 1);
-    be->gemm_w(be, fd_view(y, N, OUT), fd_view(x, N, IN), bw, NULL, 0);
+    const backend_view out = fd_view(y, N, OUT);
+    be->gemm_w(be, out, fd_view(x, N, IN), bw, NULL, NULL);
     be->gemm_wt(be, fd_view(dx, N, IN), fd_view(dy, N, OUT), bw, NULL, 0);
     be->weight_release(be, &bw, 1);
     plain(want, x, IN, 1, w, 1, IN, N, OUT, IN, 1, 0);
     cr_assert(fd_error(y, want, N * OUT) < SUM_TOL);
     double left = fd_dot(dy, y, N * OUT), right = fd_dot(dx, x, N * IN);
     cr_assert_float_eq(left, right, 1e-10 * fabs(left));
-    be->gemm_w(be, fd_view(y, N, OUT), fd_view(x, N, IN), bw, NULL, 1.0);
+    be->gemm_w(be, out, fd_view(x, N, IN), bw, NULL, &out);
     for (int i = 0; i < N * OUT; i++)
         want[i] *= 2;
-    cr_assert(fd_error(y, want, N * OUT) < SUM_TOL, "beta 1 adds");
+    cr_assert(fd_error(y, want, N * OUT) < SUM_TOL, "what is there is added");
     be->weight_close(be, bw);
     fd_close(be);
     free(w);

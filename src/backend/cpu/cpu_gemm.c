@@ -200,6 +200,7 @@ static void multiply_block(const task *w, block b, block next)
             g.ahead[1] = b_ahead(w, next, i, g.m);
         g.sum = w->at.sum + i * kernels->panel;
         g.c = cpu_at(p->c, w->row + i, w->col + b.col);
+        g.plus = cpu_plus_at(p, w->row + i, w->col + b.col);
         kernels->gemm(&g);
     }
 }
@@ -358,6 +359,7 @@ static void few_pieces(const cpu_backend *cpu, const cpu_call *p, bool compact,
                      .after = after.at,
                      .after_bytes = after.row_bytes * after.rows,
                      .c = cpu_at(p->c, 0, j * s.size),
+                     .plus = cpu_plus_at(p, 0, j * s.size),
                      .ldc = p->c.ld,
                      .c_bf = p->c.dtype == BASE_BF16,
                      .alpha = p->alpha,

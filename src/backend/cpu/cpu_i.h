@@ -111,9 +111,10 @@ void cpu_attn_fill(backend *be);
 
 /* ---- products of matrices -------------------------------------------- */
 
-/* c [m, n] = alpha a op(b) + beta c; b has the dtype of a. */
+/* c [m, n] = alpha a op(b) + beta plus; b has the dtype of a. */
 typedef struct cpu_call {
     backend_view c, a;
+    const backend_view *plus; /* of c's dtype and ld; NULL: c */
     const char *b;
     int64_t ldb, k;
     bool b_rows_n; /* b is [n, k] (used transposed), else [k, n] */
@@ -130,6 +131,13 @@ static inline const char *cpu_b_at(const cpu_call *p, int64_t row, int64_t col)
 {
     int64_t at = p->b_rows_n ? col * p->ldb + row : row * p->ldb + col;
     return p->b + (size_t)at * base_dtype_bytes(p->a.dtype);
+}
+
+/* Where what beta multiplies begins at (row, col) of c. */
+static inline const void *cpu_plus_at(const cpu_call *p, int64_t row,
+                                      int64_t col)
+{
+    return cpu_at(p->plus ? *p->plus : p->c, row, col);
 }
 
 /* `total` cut into `count` pieces of `size`, the last one shorter. */

@@ -104,7 +104,7 @@ typedef struct cpu_ahead {
 } cpu_ahead;
 
 /* sum [m, n] (+)= x panels, one chain of multiply-adds over k each; with
- * `last`: c = alpha sum + beta c. */
+ * `last`: c = alpha sum + beta plus. */
 typedef struct cpu_gemm_block {
     int64_t m, n, k;     /* k <= CPU_GEMM_K */
     const float *x;      /* [m, CPU_GEMM_LD] */
@@ -113,13 +113,14 @@ typedef struct cpu_gemm_block {
     int64_t sum_rows;
     bool first, last; /* block along k */
     void *c;          /* with `last`: [m, n] */
-    int64_t ldc;
+    const void *plus; /* the same, or c */
+    int64_t ldc;      /* of both */
     bool c_bf;
     float alpha, beta;
     cpu_ahead ahead[2];
 } cpu_gemm_block;
 
-/* c [m, n] = alpha x w^T + beta c for few rows of x; the same bits. */
+/* c [m, n] = alpha x w^T + beta plus for few rows of x; the same bits. */
 #define CPU_FEW_ROWS 32
 typedef struct cpu_few {
     int64_t m, n, k; /* m <= CPU_FEW_ROWS */
@@ -133,22 +134,28 @@ typedef struct cpu_few {
     const void *after; /* what is read next, so many bytes at least; or NULL */
     int64_t after_bytes;
     void *c;
-    int64_t ldc;
+    const void *plus; /* or c */
+    int64_t ldc;      /* of both */
     bool c_bf;
     float alpha, beta;
 } cpu_few;
 
-/* Fetches what rows of w from `row` on are written to, [m, cols] of c: another
- * thread read it, and its processor may have it still. */
+/* Fetches what rows of w from `row` on are written to, [m, cols] of c, and what
+ * is added to it: another thread had it last, and its processor may have it
+ * still. */
 static inline void cpu_few_fetch_c(const cpu_few *f, int64_t row, int64_t cols)
 {
     enum { LINE_BYTES = 64 };
     const int64_t size = f->c_bf ? 2 : 4;
+    const bool apart = f->beta != 0 && f->plus != f->c;
     cols = cols < f->n - row ? cols : f->n - row;
     for (int64_t i = 0; i < f->m; i++) {
-        const char *c = (const char *)f->c + (i * f->ldc + row) * size;
-        for (int64_t at = 0; at < cols * size; at += LINE_BYTES)
-            __builtin_prefetch(c + at, 1, 3);
+        const int64_t first = (i * f->ldc + row) * size;
+        for (int64_t at = first; at < first + cols * size; at += LINE_BYTES) {
+            __builtin_prefetch((const char *)f->c + at, 1, 3);
+            if (apart)
+                __builtin_prefetch((const char *)f->plus + at, 0, 3);
+        }
     }
 }
 

@@ -69,11 +69,14 @@ static cpu_call *add_low(cpu_call *p, const backend_low *low, cpu_call *memory)
     return memory;
 }
 
-/* x W^T, and what it tells of the order of weights. */
+/* x W^T + plus, and what it tells of the order of weights. */
 static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
-                            const backend_weight *w, double beta)
+                            const backend_weight *w, const backend_view *plus)
 {
     CPU_REQUIRE(x.cols == w->cols && y.cols == w->rows);
+    if (plus)
+        CPU_REQUIRE(cpu_same_shape(*plus, y) && plus->dtype == y.dtype &&
+                    plus->ld == y.ld);
     if (cpu->last)
         *cpu->last->after =
             (cpu_place){w->data, w->rows, w->cols, w->compact.blocks};
@@ -85,16 +88,17 @@ static cpu_call with_weight(cpu_backend *cpu, backend_view y, backend_view x,
                       .k = w->cols,
                       .b_rows_n = true,
                       .alpha = 1,
-                      .beta = (float)beta,
+                      .beta = plus ? 1 : 0,
+                      .plus = plus,
                       .compact = w->compact.blocks ? &w->compact : NULL,
                       .after = *w->after};
 }
 
 static void cpu_gemm_w(backend *be, backend_view y, backend_view x,
                        const backend_weight *w, const backend_low *low,
-                       double beta)
+                       const backend_view *plus)
 {
-    cpu_call p = with_weight(cpu_of(be), y, x, w, beta), own;
+    cpu_call p = with_weight(cpu_of(be), y, x, w, plus), own;
     add_low(&p, low, &own);
     multiply(cpu_of(be), &p, 1, NULL);
 }
@@ -106,7 +110,7 @@ static void with_weights(backend *be, int n_w, const backend_view *y,
     cpu_call p[BACKEND_GROUP], own[BACKEND_GROUP];
     CPU_REQUIRE(n_w > 0 && n_w <= BACKEND_GROUP);
     for (int i = 0; i < n_w; ++i) {
-        p[i] = with_weight(cpu_of(be), y[i], x, w[i], 0);
+        p[i] = with_weight(cpu_of(be), y[i], x, w[i], NULL);
         add_low(&p[i], low ? &low[i] : NULL, &own[i]);
     }
     multiply(cpu_of(be), p, n_w, glu);

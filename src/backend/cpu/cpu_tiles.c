@@ -259,6 +259,7 @@ static void run_block(const walk *w, place at, place then)
                         .first = at.block == 0,
                         .last = last,
                         .c = cpu_at(p->c, at.row, at.col),
+                        .plus = cpu_plus_at(p, at.row, at.col),
                         .ldc = p->c.ld,
                         .c_bf = p->c.dtype == BASE_BF16,
                         .alpha = p->alpha,

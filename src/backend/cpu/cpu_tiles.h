@@ -56,7 +56,7 @@ typedef struct cpu_tile_glu {
 } cpu_tile_glu;
 
 /* sum [m, n] (+)= a[0] b[0], then a[1] b[1] and so on, over a block of k; with
- * `last`, c = alpha sum + beta c. Panels of b are packed one after the other
+ * `last`, c = alpha sum + beta plus. Panels of b are packed one after the other
  * into `panel`. Meanwhile what comes next is fetched: next_a, and the first
  * panel of next_b. */
 typedef struct cpu_tile_block {
@@ -67,8 +67,9 @@ typedef struct cpu_tile_block {
     uint16_t *panel;                      /* room for one, of all parts */
     float *sum; /* UNIT floats for every 32 x 32; none where k is one block */
     bool first, last;
-    void *c; /* with `last` */
-    int64_t ldc;
+    void *c;          /* with `last` */
+    const void *plus; /* the same, or c */
+    int64_t ldc;      /* of both */
     bool c_bf;
     float alpha, beta;
     cpu_tile_glu glu; /* with it, alpha is 1 and beta 0 */

@@ -43,6 +43,11 @@ static inline cuda_backend *cuda_of(backend *be)
     return be->impl;
 }
 
+static inline bool same_shape(backend_view a, backend_view b)
+{
+    return a.rows == b.rows && a.cols == b.cols;
+}
+
 /* A broken rule of the seam is a bug in this program. */
 #define CUDA_REQUIRE(condition) assert(condition)
 
@@ -62,15 +67,15 @@ void cuda_ops_fill(backend *be);
 
 /* ---- products of matrices by cuBLASLt --------------------------------- */
 
-/* c [m, n] = alpha op(a) op(b) + beta c, row-major; op(a) [m, k] is stored as
- * [m, k], or as [k, m] with turn_a; op(b) [k, n] as [k, n], or as [n, k] with
- * turn_b. ab is F32 or BF16, c the same or F32. Sums are float, never TF32. */
+/* c [m, n] = alpha op(a) op(b) + beta plus, row-major; op(a) [m, k] is stored
+ * as [m, k], or as [k, m] with turn_a; op(b) [k, n] as [k, n], or as [n, k] with
+ * turn_b; plus lies as c does, or is c. ab is F32 or BF16, c the same or F32. Sums are float, never TF32. */
 typedef struct cuda_product {
     int64_t m, n, k;
     int64_t lda, ldb, ldc;
     base_dtype ab, c_type;
     bool turn_a, turn_b;
-    const void *a, *b;
+    const void *a, *b, *plus;
     void *c;
     float alpha, beta;
 } cuda_product;

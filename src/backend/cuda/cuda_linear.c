@@ -14,14 +14,17 @@ static void multiply(cuda_backend *cuda, const cuda_product *p)
         cuda_fail(cuda, st, "%s", err.message);
 }
 
-/* c = alpha a op(b) + beta c, op(b) = b^T with turn_b. */
-static void product(backend *be, backend_view c, backend_view a, backend_view b,
-                    bool turn_b, double alpha, double beta)
+/* c = alpha a op(b) + beta plus, op(b) = b^T with turn_b; plus has c's ld. */
+static void product_plus(backend *be, backend_view c, backend_view a,
+                         backend_view b, bool turn_b, double alpha, double beta,
+                         backend_view plus)
 {
     CUDA_REQUIRE(a.dtype == be->act && b.dtype == be->act);
     CUDA_REQUIRE(c.dtype == be->act || c.dtype == be->acc);
     CUDA_REQUIRE(c.rows == a.rows && a.cols == (turn_b ? b.cols : b.rows));
     CUDA_REQUIRE(c.cols == (turn_b ? b.rows : b.cols));
+    CUDA_REQUIRE(same_shape(plus, c) && plus.dtype == c.dtype &&
+                 plus.ld == c.ld);
     const cuda_product p = {.m = c.rows,
                             .n = c.cols,
                             .k = a.cols,
@@ -34,9 +37,16 @@ static void product(backend *be, backend_view c, backend_view a, backend_view b,
                             .a = a.data,
                             .b = b.data,
                             .c = c.data,
+                            .plus = plus.data,
                             .alpha = (float)alpha,
                             .beta = (float)beta};
     multiply(cuda_of(be), &p);
+}
+
+static void product(backend *be, backend_view c, backend_view a, backend_view b,
+                    bool turn_b, double alpha, double beta)
+{
+    product_plus(be, c, a, b, turn_b, alpha, beta, c);
 }
 
 static backend_view weight_view(const backend *be, const backend_weight *w)
@@ -44,34 +54,35 @@ static backend_view weight_view(const backend *be, const backend_weight *w)
     return backend_matrix(w->data, be->act, w->rows, w->cols);
 }
 
-/* c = a op(W) + beta c; a product of low rank follows as one of its own. */
+/* c = a op(W) + beta plus; a product of low rank follows as one of its own. */
 static void with_weight(backend *be, backend_view c, backend_view a,
                         const backend_weight *w, bool turn_w,
-                        const backend_low *low, double beta)
+                        const backend_low *low, double beta, backend_view plus)
 {
-    product(be, c, a, weight_view(be, w), turn_w, 1, beta);
+    product_plus(be, c, a, weight_view(be, w), turn_w, 1, beta, plus);
     if (low && low->left.cols > 0)
         product(be, c, low->left, low->right, turn_w, 1, 1);
 }
 
 static void gemm_w(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, const backend_low *low, double beta)
+                   const backend_weight *w, const backend_low *low,
+                   const backend_view *plus)
 {
-    with_weight(be, y, x, w, true, low, beta);
+    with_weight(be, y, x, w, true, low, plus ? 1 : 0, plus ? *plus : y);
 }
 
 static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
                     backend_weight *const *w, const backend_low *low)
 {
     for (int i = 0; i < n_w; ++i)
-        gemm_w(be, y[i], x, w[i], low ? &low[i] : NULL, 0);
+        gemm_w(be, y[i], x, w[i], low ? &low[i] : NULL, NULL);
 }
 
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,
                     const backend_weight *w, const backend_low *low,
                     double beta)
 {
-    with_weight(be, dx, dy, w, false, low, beta);
+    with_weight(be, dx, dy, w, false, low, beta, dx);
 }
 
 static void gemm_wts(backend *be, backend_view dx, int n_w,
@@ -120,6 +131,7 @@ static void gemm_tn(backend *be, backend_view c, backend_view x, backend_view y,
                                 .a = backend_rows(x, t, n).data,
                                 .b = backend_rows(y, t, n).data,
                                 .c = c.data,
+                                .plus = c.data,
                                 .alpha = (float)alpha,
                                 .beta = t ? 1 : (float)beta};
         multiply(cuda, &p);

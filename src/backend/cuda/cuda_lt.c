@@ -44,7 +44,7 @@
 typedef struct plan_key {
     int64_t m, n, k, lda, ldb, ldc;
     int32_t ab, c, turn_a, turn_b;
-    uint32_t align_a, align_b, align_c, unused;
+    uint32_t align_a, align_b, align_c, align_plus;
 } plan_key;
 
 typedef struct plan {
@@ -228,7 +228,7 @@ static cublasStatus_t prefer(const cuda_lt *lt,
          sizeof workspace},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &k->align_b, 4},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &k->align_a, 4},
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &k->align_c, 4},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &k->align_plus, 4},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &k->align_c, 4},
     };
     cublasStatus_t st = CUBLAS_STATUS_SUCCESS;
@@ -266,12 +266,12 @@ static lori_status plan_failed(const cuda_lt *lt, const plan_key *k,
         st = err->status = LORI_UNSUPPORTED;
     base_prefix(err, st,
                 "%s [%lld, %lld, %lld] to %s, ld %lld %lld %lld, turned %d %d, "
-                "aligned to %u %u %u",
+                "aligned to %u %u %u %u",
                 base_dtype_name((base_dtype)k->ab), (long long)k->m,
                 (long long)k->n, (long long)k->k,
                 base_dtype_name((base_dtype)k->c), (long long)k->lda,
                 (long long)k->ldb, (long long)k->ldc, k->turn_a, k->turn_b,
-                k->align_a, k->align_b, k->align_c);
+                k->align_a, k->align_b, k->align_c, k->align_plus);
     return st;
 }
 
@@ -299,6 +299,7 @@ static plan_key key_of(const cuda_product *p)
     key.align_a = alignment(p->a);
     key.align_b = alignment(p->b);
     key.align_c = alignment(p->c);
+    key.align_plus = alignment(p->plus);
     return key;
 }
 
@@ -348,7 +349,7 @@ lori_status cuda_lt_run(cuda_lt *lt, const cuda_product *p, void *workspace,
     const float beta = exact_beta(p);
     cublasStatus_t status =
         lt->Matmul(lt->handle, how->desc, &p->alpha, p->b, how->b, p->a, how->a,
-                   &beta, p->c, how->c, p->c, how->c, &how->algo, workspace,
+                   &beta, p->plus, how->c, p->c, how->c, &how->algo, workspace,
                    CUDA_WORKSPACE, stream);
     return status ? failed(lt, err, "a product", status) : LORI_OK;
 }

@@ -8,10 +8,6 @@ static bool is_act(const backend *be, backend_view v)
 {
     return v.dtype == be->act;
 }
-static bool same_shape(backend_view a, backend_view b)
-{
-    return a.rows == b.rows && a.cols == b.cols;
-}
 
 /* Launches, unless something failed before. `cuda` is the handle. */
 #define RUN(op, launch)                                                        \

@@ -86,13 +86,18 @@ static bool has_low(const backend_low *low)
 }
 
 static void gemm_w(backend *be, backend_view y, backend_view x,
-                   const backend_weight *w, const backend_low *low, double beta)
+                   const backend_weight *w, const backend_low *low,
+                   const backend_view *plus)
 {
-    backend_view wv = weight_view(be, w);
+    backend_view wv = weight_view(be, w), add = plus ? *plus : y;
     if (FITS(be, "gemm_w",
-             y.rows == x.rows && x.cols == wv.cols && y.cols == wv.rows, y, x,
-             wv))
-        product_nt(be, y, x, wv, 1.0, beta);
+             y.rows == x.rows && x.cols == wv.cols && y.cols == wv.rows &&
+                 same_shape(add, y) && add.ld == y.ld,
+             y, x, wv)) {
+        if (add.data != y.data)
+            be->cast(be, y, add);
+        product_nt(be, y, x, wv, 1.0, plus ? 1.0 : 0.0);
+    }
     if (has_low(low))
         gemm_nt(be, y, low->left, low->right, 1.0, 1.0);
 }
@@ -101,7 +106,7 @@ static void gemm_ws(backend *be, int n_w, const backend_view *y, backend_view x,
                     backend_weight *const *w, const backend_low *low)
 {
     for (int i = 0; i < n_w; i++)
-        gemm_w(be, y[i], x, w[i], low ? &low[i] : NULL, 0);
+        gemm_w(be, y[i], x, w[i], low ? &low[i] : NULL, NULL);
 }
 
 static void gemm_wt(backend *be, backend_view dx, backend_view dy,

@@ -256,13 +256,6 @@ INLINE const float *x_at(const cpu_few *f, int64_t t)
     return f->x + t / CPU_GEMM_K * f->m * CPU_GEMM_LD + t % CPU_GEMM_K;
 }
 
-INLINE void finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
-                   int64_t count)
-{
-    void *c = (char *)f->c + (size_t)(i * f->ldc + j) * (f->c_bf ? 2 : 4);
-    put_scaled(c, sum, count, f->alpha, f->beta, f->c_bf);
-}
-
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -279,7 +272,8 @@ INLINE void few_direct(int m, const cpu_few *f)
             add_block(m, sum, &b, x_at(f, t), least(f->k - t, SIDE));
         }
         for (int i = 0; i < m; ++i)
-            finish(f, (const float *)sum[i], i, j, least(f->n - j, SIDE));
+            few_put(f, i, j, (const float *)sum[i], least(f->n - j, SIDE),
+                    f->c_bf);
     }
 }
 
@@ -362,8 +356,8 @@ INLINE void few_tiles(const cpu_few *f)
         }
         for (int64_t i = 0; i < f->m; ++i)
             for (int64_t p = 0; p < PANELS && j + p * PANEL < f->n; ++p)
-                finish(f, s.panel[p] + i * PANEL, i, j + p * PANEL,
-                       least(f->n - j - p * PANEL, PANEL));
+                few_put(f, i, j + p * PANEL, s.panel[p] + i * PANEL,
+                        least(f->n - j - p * PANEL, PANEL), f->c_bf);
     }
 }
 

@@ -1,4 +1,4 @@
-/* cpu_k_gemm.c - products with large matrices. c = alpha x op(b) + beta c,
+/* cpu_k_gemm.c - products with large matrices. c = alpha x op(b) + beta plus,
  * where every element of x op(b) is one chain of multiply-adds over k, in
  * order, from zero. The chain may pause (its sum is a float in memory) and go
  * on, so bits depend neither on how a product is cut into blocks nor on which
@@ -96,49 +96,55 @@ void CPU_NAME(cpu_pack)(float *panels, const void *b, int64_t ldb,
 
 /* ---- many rows -------------------------------------------------------- */
 
-/* A whole panel's row; c is fetched two panels ahead of its use. */
-INLINE void finish_row(char *c, const float *sum, vf alpha, vf beta, bool add,
-                       bool bf, bool more)
+/* A whole panel's row; c and plus (NULL: beta is 0) are fetched two panels
+ * ahead of their use. */
+INLINE void finish_row(char *c, const char *plus, const float *sum, vf alpha,
+                       vf beta, bool bf, bool more)
 {
+    if (more && plus && plus != c)
+        __builtin_prefetch(plus + 2 * PANEL * (bf ? 2 : 4), 0, 3);
     if (more)
         __builtin_prefetch(c + 2 * PANEL * (bf ? 2 : 4), 1, 3);
     for (int64_t j = 0; j < PANEL; j += VL) {
         vf v = load(sum + j) * alpha;
-        if (add)
-            v = madd(beta, load_any(c, j, bf), v);
+        if (plus)
+            v = madd(beta, load_any(plus, j, bf), v);
         store_any(c, j, v, bf);
     }
 }
 
-INLINE void finish_rows(const cpu_gemm_block *g, const float *sum, char *c,
+/* Rows of c that begin `at` bytes behind its first. */
+INLINE void finish_rows(const cpu_gemm_block *g, const float *sum, int64_t at,
                         int64_t rows, bool bf, bool more)
 {
     const int64_t step = g->ldc * (bf ? 2 : 4);
     const vf alpha = splat(g->alpha), beta = splat(g->beta);
+    char *c = (char *)g->c + at;
+    const char *plus = (const char *)g->plus + at;
     if (g->beta != 0)
         for (int64_t i = 0; i < rows; ++i)
-            finish_row(c + i * step, sum + i * PANEL, alpha, beta, true, bf,
-                       more);
+            finish_row(c + i * step, plus + i * step, sum + i * PANEL, alpha,
+                       beta, bf, more);
     else
         for (int64_t i = 0; i < rows; ++i)
-            finish_row(c + i * step, sum + i * PANEL, alpha, beta, false, bf,
+            finish_row(c + i * step, NULL, sum + i * PANEL, alpha, beta, bf,
                        more);
 }
 
 INLINE void finish_tile(const cpu_gemm_block *g, const float *sum, int64_t row,
                         int64_t rows, int64_t col, int64_t cols)
 {
-    const size_t size = g->c_bf ? 2 : 4;
-    char *c = (char *)g->c + (size_t)(row * g->ldc + col) * size;
+    const int64_t size = g->c_bf ? 2 : 4;
+    int64_t at = (row * g->ldc + col) * size;
     const bool more = col + 3 * PANEL <= g->n;
     if (cols == PANEL && g->c_bf)
-        finish_rows(g, sum, c, rows, true, more);
+        finish_rows(g, sum, at, rows, true, more);
     else if (cols == PANEL)
-        finish_rows(g, sum, c, rows, false, more);
+        finish_rows(g, sum, at, rows, false, more);
     else
-        for (int64_t i = 0; i < rows; ++i)
-            put_scaled(c + (size_t)(i * g->ldc) * size, sum + i * PANEL, cols,
-                   g->alpha, g->beta, g->c_bf);
+        for (int64_t i = 0; i < rows; ++i, at += g->ldc * size)
+            put_scaled((char *)g->c + at, (const char *)g->plus + at,
+                       sum + i * PANEL, cols, g->alpha, g->beta, g->c_bf);
 }
 
 /* Spread evenly over `tiles` tiles. */
@@ -204,11 +210,10 @@ INLINE void few_rows(const char **row, int rows, const cpu_few *f, int64_t j,
 INLINE void few_finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
                        int64_t count)
 {
-    void *c = (char *)f->c + (size_t)(i * f->ldc + j) * (f->c_bf ? 2 : 4);
     if (f->c_bf)
-        put_scaled(c, sum, count, f->alpha, f->beta, true);
+        few_put(f, i, j, sum, count, true);
     else
-        put_scaled(c, sum, count, f->alpha, f->beta, false);
+        few_put(f, i, j, sum, count, false);
 }
 
 /* One or two rows: rows of w are turned in groups of VL. A step along k is what

@@ -168,17 +168,26 @@ INLINE void put(void *p, int64_t i, vf v, int64_t count, bool bf)
         store_some(p, i, v, count, bf);
 }
 
-/* c [n] = alpha sum + beta c; sum is padded to whole vectors. */
-INLINE void put_scaled(void *c, const float *sum, int64_t n, float alpha,
-                       float beta, bool bf)
+/* c [n] = alpha sum + beta plus; sum is padded to whole vectors. */
+INLINE void put_scaled(void *c, const void *plus, const float *sum, int64_t n,
+                       float alpha, float beta, bool bf)
 {
     FOR_VECTORS(j, count, n)
     {
         vf v = load(sum + j) * alpha;
         if (beta != 0)
-            v = madd(splat(beta), get(c, j, count, bf), v);
+            v = madd(splat(beta), get(plus, j, count, bf), v);
         put(c, j, v, count, bf);
     }
+}
+
+/* c[row][col ..] of a product of few rows, n columns of it from their sums. */
+INLINE void few_put(const cpu_few *f, int64_t row, int64_t col,
+                    const float *sum, int64_t n, bool bf)
+{
+    const int64_t at = (row * f->ldc + col) * (bf ? 2 : 4);
+    put_scaled((char *)f->c + at, (const char *)f->plus + at, sum, n, f->alpha,
+               f->beta, bf);
 }
 
 /* Of two numbers; where a is NaN or b is, b (as MAXPS and MINPS have it). */

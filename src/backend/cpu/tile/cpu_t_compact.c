@@ -59,12 +59,10 @@ static void finish_group(const cpu_few *f, int64_t x_row, int64_t col,
     for (int64_t i = 0; i < SIDE && x_row + i < f->m; i++)
         for (int64_t half = 0; half * TILE_SIDE < cols; half++) {
             const int64_t left = cols - half * TILE_SIDE;
-            const int64_t at = (x_row + i) * f->ldc + col + half * TILE_SIDE;
-            put_scaled((char *)f->c + (size_t)at * (f->c_bf ? 2 : 4),
-                       sum + (i / TILE_SIDE * 2 + half) * (UNIT / 4) +
-                           i % TILE_SIDE * TILE_SIDE,
-                       left < TILE_SIDE ? left : TILE_SIDE, f->alpha, f->beta,
-                       f->c_bf);
+            few_put(f, x_row + i, col + half * TILE_SIDE,
+                    sum + (i / TILE_SIDE * 2 + half) * (UNIT / 4) +
+                        i % TILE_SIDE * TILE_SIDE,
+                    left < TILE_SIDE ? left : TILE_SIDE, f->c_bf);
         }
 }
 

@@ -84,12 +84,8 @@ static void finish_panel(const cpu_few *f, int64_t x_row, int64_t col,
             for (int i = 0; i < VL; i++)
                 store(row + i * SIDE + half * VL, r[i]);
         }
-        for (int64_t i = x_row + odd; i < f->m && i < x_row + SIDE; i += 2) {
-            char *c =
-                (char *)f->c + (size_t)(i * f->ldc + col) * (f->c_bf ? 2 : 4);
-            put_scaled(c, row + (i - x_row) / 2 * SIDE, cols, f->alpha, f->beta,
-                       f->c_bf);
-        }
+        for (int64_t i = x_row + odd; i < f->m && i < x_row + SIDE; i += 2)
+            few_put(f, i, col, row + (i - x_row) / 2 * SIDE, cols, f->c_bf);
     }
 }
 
@@ -208,10 +204,10 @@ void CPU_NAME(cpu_tile_sum)(const cpu_tile_sum *s)
         turn_floats(r);
         for (int64_t i = 0; i < VL && tile % 2 + 2 * i < s->p && cols > 0;
              i++) {
-            float sum[VL];
+            float sum[VL], *c = s->c + (tile % 2 + 2 * i) * s->ldc + q0;
             store(sum, r[i]);
-            put_scaled(s->c + (tile % 2 + 2 * i) * s->ldc + q0, sum,
-                       cols < VL ? cols : VL, s->alpha, s->beta, false);
+            put_scaled(c, c, sum, cols < VL ? cols : VL, s->alpha, s->beta,
+                       false);
         }
     }
 }

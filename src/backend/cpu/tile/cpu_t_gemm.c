@@ -212,35 +212,37 @@ INLINE void weave(vf even, vf odd, vf *low, vf *high)
     *high = (vf)_mm512_permutex2var_ps((__m512)even, last, (__m512)odd);
 }
 
-/* Rows of whole squares, and of those at the right edge. */
-INLINE void finish_bf16(uint16_t *c, vf even, vf odd, vf alpha, vf beta,
-                        bool add)
+/* Rows of whole squares, and of those at the right edge. plus NULL: beta is
+ * 0. */
+INLINE void finish_bf16(void *c, const void *plus, vf even, vf odd, vf alpha,
+                        vf beta)
 {
     even = even * alpha;
     odd = odd * alpha;
-    if (add) {
-        const __m512i old = _mm512_loadu_si512(c);
-        even = madd(beta, even_of(old), even);
-        odd = madd(beta, odd_of(old), odd);
+    if (plus) {
+        const __m512i words = _mm512_loadu_si512(plus);
+        even = madd(beta, even_of(words), even);
+        odd = madd(beta, odd_of(words), odd);
     }
     _mm512_storeu_si512(c, woven(even, odd));
 }
 
-INLINE void finish_f32(float *c, vf even, vf odd, vf alpha, vf beta, bool add)
+INLINE void finish_f32(float *c, const float *plus, vf even, vf odd, vf alpha,
+                       vf beta)
 {
     vf low, high;
     weave(even, odd, &low, &high);
     low = low * alpha;
     high = high * alpha;
-    if (add) {
-        low = madd(beta, load(c), low);
-        high = madd(beta, load(c + VL), high);
+    if (plus) {
+        low = madd(beta, load(plus), low);
+        high = madd(beta, load(plus + VL), high);
     }
     store(c, low);
     store(c + VL, high);
 }
 
-INLINE void finish_edge(void *c, vf even, vf odd, const cpu_tile_block *g,
+INLINE void finish_edge(const cpu_tile_block *g, int64_t at, vf even, vf odd,
                         int64_t cols)
 {
     vf low, high;
@@ -248,7 +250,8 @@ INLINE void finish_edge(void *c, vf even, vf odd, const cpu_tile_block *g,
     weave(even, odd, &low, &high);
     store(row, low);
     store(row + VL, high);
-    put_scaled(c, row, cols, g->alpha, g->beta, g->c_bf);
+    put_scaled((char *)g->c + at, (const char *)g->plus + at, row, cols,
+               g->alpha, g->beta, g->c_bf);
 }
 
 /* SwiGLU of 32 columns of a row, which are words of c. */
@@ -289,20 +292,23 @@ static void glu_edge(const cpu_tile_glu *t, int64_t row, int64_t col,
     }
 }
 
-/* sums [4 tiles]: even columns of rows 0 .. 15, odd ones, of rows 16 .. 31. */
-INLINE void finish_rows(const cpu_tile_block *g, const float *sum, char *c,
+/* sums [4 tiles]: even columns of rows 0 .. 15, odd ones, of rows 16 .. 31. The
+ * rows begin `at` bytes behind the first of c. */
+INLINE void finish_rows(const cpu_tile_block *g, const float *sum, int64_t at,
                         int64_t rows, int64_t cols, bool bf, bool add)
 {
     const vf alpha = splat(g->alpha), beta = splat(g->beta);
-    for (int64_t i = 0; i < rows; i++, c += g->ldc * (bf ? 2 : 4)) {
-        const int64_t at = i / TILE_SIDE * (UNIT / 2) + i % TILE_SIDE * VL;
-        const vf even = load(sum + at), odd = load(sum + at + UNIT / 4);
+    for (int64_t i = 0; i < rows; i++, at += g->ldc * (bf ? 2 : 4)) {
+        const int64_t in = i / TILE_SIDE * (UNIT / 2) + i % TILE_SIDE * VL;
+        const vf even = load(sum + in), odd = load(sum + in + UNIT / 4);
+        void *c = (char *)g->c + at;
+        const void *plus = add ? (const char *)g->plus + at : NULL;
         if (cols < SIDE)
-            finish_edge(c, even, odd, g, cols);
+            finish_edge(g, at, even, odd, cols);
         else if (bf)
-            finish_bf16((uint16_t *)(void *)c, even, odd, alpha, beta, add);
+            finish_bf16(c, plus, even, odd, alpha, beta);
         else
-            finish_f32((float *)(void *)c, even, odd, alpha, beta, add);
+            finish_f32(c, plus, even, odd, alpha, beta);
     }
 }
 
@@ -329,19 +335,19 @@ static void finish_square(const cpu_tile_block *g, const float *sum,
 {
     const int64_t rows = g->m - row < SIDE ? g->m - row : SIDE;
     const int64_t cols = g->n - col < SIDE ? g->n - col : SIDE;
-    char *c = (char *)g->c + (row * g->ldc + col) * (g->c_bf ? 2 : 4);
+    const int64_t at = (row * g->ldc + col) * (g->c_bf ? 2 : 4);
     if (g->glu.gate)
         finish_glu(g, sum, row, col, 0, SIDE);
     else if (cols < SIDE)
-        finish_rows(g, sum, c, rows, cols, g->c_bf, false);
+        finish_rows(g, sum, at, rows, cols, g->c_bf, false);
     else if (g->c_bf && g->beta == 0)
-        finish_rows(g, sum, c, rows, SIDE, true, false);
+        finish_rows(g, sum, at, rows, SIDE, true, false);
     else if (g->c_bf)
-        finish_rows(g, sum, c, rows, SIDE, true, true);
+        finish_rows(g, sum, at, rows, SIDE, true, true);
     else if (g->beta == 0)
-        finish_rows(g, sum, c, rows, SIDE, false, false);
+        finish_rows(g, sum, at, rows, SIDE, false, false);
     else
-        finish_rows(g, sum, c, rows, SIDE, false, true);
+        finish_rows(g, sum, at, rows, SIDE, false, true);
 }
 
 /* ---- squares ------------------------------------------------------------ */
