@@ -252,8 +252,8 @@ static void rows(bench *b)
     snprintf(shape, sizeof shape, "%lld x %d", (long long)n, D);
     TIME(b, s, be->rmsnorm(be, y, r.data, x, w.data, 1e-5));
     line("rmsnorm", shape, s, 0, 2 * act * nd);
-    TIME(b, s, be->rmsnorm_bwd(be, dx, dy, x, w.data, r.data));
-    line("rmsnorm_bwd", shape, s, 0, (3 * acc + act) * nd);
+    TIME(b, s, be->rmsnorm_bwd(be, dx, dy, x, w.data, r.data, &y));
+    line("rmsnorm_bwd", shape, s, 0, (3 * acc + 2 * act) * nd);
     TIME(b, s, be->rope(be, x, ids, c.data, c.data, HD, false));
     line("rope", shape, s, 0, 2 * act * nd);
     TIME(b, s, be->cast(be, y, dx));

@@ -231,8 +231,8 @@ ONLY_TIMED(rmsnorm,
            y, rstd, x, w, eps)
 ONLY_TIMED(rmsnorm_bwd,
            (backend * be, backend_view dx, backend_view dy, backend_view x,
-            const void *w, const void *rstd),
-           dx, dy, x, w, rstd)
+            const void *w, const void *rstd, const backend_view *copy),
+           dx, dy, x, w, rstd, copy)
 ONLY_TIMED(rope,
            (backend * be, backend_view x, const int32_t *pos, const void *co,
             const void *si, int head_dim, bool inverse),

@@ -211,9 +211,12 @@ struct backend {
     void (*rmsnorm)(backend *be, backend_view y, void *rstd, backend_view x,
                     const void *w, double eps);
     /* dx [n, d] acc += d(rmsnorm)/dx applied to dy [n, d] acc:
-     * dx += rstd (w dy - xhat mean(w dy xhat)), xhat = x rstd. */
+     * dx += rstd (w dy - xhat mean(w dy xhat)), xhat = x rstd;
+     * copy [n, d] act = the new dx, as products take it, or NULL. It overlaps
+     * no other operand. */
     void (*rmsnorm_bwd)(backend *be, backend_view dx, backend_view dy,
-                        backend_view x, const void *w, const void *rstd);
+                        backend_view x, const void *w, const void *rstd,
+                        const backend_view *copy);
     /* In place on x [n, heads * D] act: pairs (j, j + D/2) turned by the angle
      * of position pos[i]; cos, sin [n_pos, D/2] acc. inverse: backward. */
     void (*rope)(backend *be, backend_view x, const int32_t *pos,

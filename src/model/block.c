@@ -371,31 +371,38 @@ static bool wants_dA(const block *b, int from, int to)
     return false;
 }
 
-/* The gradient of a residual sum's new term, as the products take it. */
-static backend_view as_act(const block *b, backend_view d)
+backend_view model_dres_act(const model_pass *p, int64_t rows)
 {
-    if (b->be->act == b->be->acc)
-        return d;
-    backend_view t = act(b, b->p->run->t, d.rows, d.cols);
-    b->be->cast(b->be, t, d);
-    return t;
+    const backend *be = p->run->m->be;
+    if (be->act == be->acc)
+        return backend_rows(p->dres, 0, rows);
+    return backend_matrix(p->run->dqkv, be->act, rows, p->dres.cols);
 }
 
-/* y = x2 + D(silu(g) u), g, u = G(n), U(n), n = norm(x2). dres holds dy, which
- * is also dx2's first term:
+void model_norm_backward(const model_pass *p, backend_view x, const void *w,
+                         const void *rstd)
+{
+    backend *be = p->run->m->be;
+    const backend_view copy = model_dres_act(p, x.rows);
+    be->rmsnorm_bwd(be, backend_rows(p->dres, 0, x.rows),
+                    backend_rows(p->dxn, 0, x.rows), x, w, rstd,
+                    be->act == be->acc ? NULL : &copy);
+}
+
+/* y = x2 + D(silu(g) u), g, u = G(n), U(n), n = norm(x2). p->dres holds dy,
+ * which is also dx2's first term:
  *   da = D^T dy;  dg, du from swiglu;  dn = G^T dg + U^T du;
  *   dx2 = dy + dnorm(dn). */
-static void mlp_backward(block *b, backend_view dres, backend_view dxn,
-                         bool below)
+static void mlp_backward(block *b, bool below)
 {
     backend *be = b->be;
     recompute_mlp(b);
     if (wants_dA(b, ROLE_DOWN, MODEL_ROLES))
         be->swiglu(be, b->slot[SLOT_A], b->slot[SLOT_GATE], b->slot[SLOT_UP]);
-    b->grad[SLOT_Y] = as_act(b, dres);
+    b->grad[SLOT_Y] = model_dres_act(b->p, b->rows);
     b->grad[SLOT_GATE] = b->slot[SLOT_GATE];
     b->grad[SLOT_UP] = b->slot[SLOT_UP];
-    b->grad[SLOT_XN2] = dxn;
+    b->grad[SLOT_XN2] = backend_rows(b->p->dxn, 0, b->rows);
     bool inner =
         below || model_layer_trains(b->p->ad, b->layer, ROLE_Q, ROLE_DOWN);
     const backend_low low = low_backward(b, ROLE_DOWN, inner, 0);
@@ -404,11 +411,11 @@ static void mlp_backward(block *b, backend_view dres, backend_view dxn,
     be->gemm_swiglu_bwd(be, b->slot[SLOT_GATE], b->slot[SLOT_UP],
                         b->slot[SLOT_A], b->grad[SLOT_Y], b->w->w[ROLE_DOWN],
                         &low);
-    if (wants_dA(b, ROLE_GATE, ROLE_DOWN)) /* xn2 again, in the room of dy */
+    if (wants_dA(b, ROLE_GATE, ROLE_DOWN)) /* xn2 again */
         be->rmsnorm(be, b->slot[SLOT_XN2], NULL, b->slot[SLOT_X2], b->w->norm2,
                     b->c->norm_eps);
     linears_backward(b, ROLE_GATE, ROLE_DOWN, true);
-    be->rmsnorm_bwd(be, dres, dxn, b->slot[SLOT_X2], b->w->norm2, b->k->rstd2);
+    model_norm_backward(b->p, b->slot[SLOT_X2], b->w->norm2, b->k->rstd2);
 }
 
 /* dO of all rows from that of the label rows; the others are zero. */
@@ -423,10 +430,9 @@ static void spread(const block *b, backend_view dst, backend_view src)
 }
 
 /* x2 = x + O(attention(q, k, v)), q, k, v = rope(Q(n)), rope(K(n)), V(n),
- * n = norm(x). dres holds dx2, which is also dx's first term. `below`: dx is
- * wanted; without it nothing reads dn. */
-static void attention_backward(block *b, backend_view dO, backend_view dres,
-                               backend_view dxn, bool below)
+ * n = norm(x). p->dres holds dx2, which is also dx's first term. `below`: dx
+ * is wanted; without it nothing reads dn. */
+static void attention_backward(block *b, backend_view dO, bool below)
 {
     backend *be = b->be;
     const model_pass *p = b->p;
@@ -436,7 +442,7 @@ static void attention_backward(block *b, backend_view dO, backend_view dres,
     b->grad[SLOT_Q] = backend_cols(dqkv, 0, q);
     b->grad[SLOT_K] = backend_cols(dqkv, q, kv);
     b->grad[SLOT_V] = backend_cols(dqkv, q + kv, kv);
-    b->grad[SLOT_XN1] = dxn;
+    b->grad[SLOT_XN1] = p->dxn;
     be->attn_bwd(be, b->grad[SLOT_Q], b->grad[SLOT_K], b->grad[SLOT_V], dO,
                  b->slot[SLOT_Q], b->slot[SLOT_K], b->slot[SLOT_V], b->attn,
                  b->lse, acc(b, run->delta, p->n, b->c->n_heads), &p->attn);
@@ -448,7 +454,7 @@ static void attention_backward(block *b, backend_view dO, backend_view dres,
                     b->c->norm_eps);
     linears_backward(b, ROLE_Q, ROLE_O, below);
     if (below)
-        be->rmsnorm_bwd(be, dres, dxn, b->x, b->w->norm1, b->k->rstd1);
+        model_norm_backward(p, b->x, b->w->norm1, b->k->rstd1);
 }
 
 void model_block_backward(model_pass *p, int64_t layer, bool below)
@@ -460,14 +466,13 @@ void model_block_backward(model_pass *p, int64_t layer, bool below)
     int64_t q = model_q_width(b.c);
     bool qkv = below || model_layer_trains(p->ad, layer, ROLE_Q, ROLE_O);
     be->weight_acquire(be, b.w->w, MODEL_ROLES);
-    mlp_backward(&b, backend_rows(p->dres, 0, b.rows),
-                 backend_rows(p->dxn, 0, b.rows), below);
+    mlp_backward(&b, below);
     if (qkv || model_layer_trains(p->ad, layer, ROLE_O, ROLE_GATE)) {
         recompute_attention(&b);
         if (b.last && wants_dA(&b, ROLE_O, ROLE_GATE))
             be->gather_rows(be, b.slot[SLOT_O], b.attn, run->device.row);
         backend_view dO = act(&b, run->wide, p->n, q);
-        b.grad[SLOT_X2] = as_act(&b, backend_rows(p->dres, 0, b.rows));
+        b.grad[SLOT_X2] = model_dres_act(p, b.rows);
         b.grad[SLOT_O] = b.last ? b.slot[SLOT_O] : dO;
         linears_backward(&b, ROLE_O, ROLE_GATE, qkv);
         if (qkv && b.last) {
@@ -478,7 +483,7 @@ void model_block_backward(model_pass *p, int64_t layer, bool below)
             p->dxn = swap;
         }
         if (qkv)
-            attention_backward(&b, dO, p->dres, p->dxn, below);
+            attention_backward(&b, dO, below);
     }
     be->weight_release(be, b.w->w, MODEL_ROLES);
 }

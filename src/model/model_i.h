@@ -136,13 +136,13 @@ struct model_run {
     model_kept *kept; /* [n_layers] */
     void *logits;     /* [chunk, V] acc */
     /* scratch shared by all layers */
-    void *t;             /* [N, d] act: normed input; gradient of outputs */
+    void *t;             /* [N, d] act: normed input */
     void *wide;          /* [N, max(ffn, q)] act: a; da; dO */
     void *label_o;       /* [M, q] act: label rows of O, of dO */
     void *nll, *nll_lse; /* [M] acc */
     void *rstd;          /* [M] acc of the last norm */
     void *dres, *dxn;    /* [N, d] acc */
-    void *dqkv;          /* [N, q + 2 kv] act */
+    void *dqkv;          /* [N, max(q + 2 kv, d)] act: dq, dk, dv; dres */
     void *delta;         /* [N, H] acc */
     void *dh;            /* [N, rank] act for each of MODEL_TOGETHER */
     void *grad;          /* [rank * widest] acc: one dense gB or gA */
@@ -184,6 +184,13 @@ typedef struct model_pass {
     const void *cos, *sin;
     backend_view dres, dxn; /* gradient of the residual stream; scratch */
 } model_pass;
+
+/* dres of the first x.rows rows += that of their norm, whose output's gradient
+ * is in dxn, and then model_dres_act(), which is dres as products take it. It
+ * holds until gradients of queries, keys and values take its place. */
+void model_norm_backward(const model_pass *p, backend_view x, const void *w,
+                         const void *rstd);
+backend_view model_dres_act(const model_pass *p, int64_t rows);
 
 /* Layer `layer` from kept[layer].x to kept[layer].y. */
 void model_block_forward(model_pass *p, int64_t layer);

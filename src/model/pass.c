@@ -317,13 +317,11 @@ static void backward_blocks(model_pass *p)
     int64_t lowest = 0;
     while (!model_layer_trains(p->ad, lowest, 0, MODEL_ROLES))
         lowest++;
-    backend_view dres = backend_rows(p->dres, 0, p->label);
-    backend_view dxn = backend_rows(p->dxn, 0, p->label);
     backend_view y =
         backend_matrix(run->kept[c->n_layers - 1].y, be->act, p->label, c->d);
-    be->zero(be, dres.data,
-             (size_t)(dres.rows * dres.ld) * base_dtype_bytes(be->acc));
-    be->rmsnorm_bwd(be, dres, dxn, y, run->m->norm, run->rstd);
+    be->zero(be, p->dres.data,
+             (size_t)(p->label * p->dres.ld) * base_dtype_bytes(be->acc));
+    model_norm_backward(p, y, run->m->norm, run->rstd);
     for (int64_t l = c->n_layers - 1; l >= lowest; l--)
         model_block_backward(p, l, l > lowest);
 }

@@ -159,7 +159,7 @@ static void layout(model_run *run, base_plan *plan, model_kept *kept,
     if (run->limits.backward) {
         run->dres = take(plan, run->N, c->d, acc);
         run->dxn = take(plan, run->N, c->d, acc);
-        run->dqkv = take(plan, run->N, q + 2 * kv, act);
+        run->dqkv = take(plan, run->N, larger(q + 2 * kv, c->d), act);
         run->delta = take(plan, run->N, c->n_heads, acc);
         run->dh = take(plan, MODEL_TOGETHER * run->N, run->limits.rank, act);
         run->grad = take(plan, run->limits.rank,

@@ -552,10 +552,16 @@ CONFORM(rmsnorm_bwd)
         cf_operand dy = cf_random(c, CF_ACC, s->n, s->d, s->pad, 1);
         cf_operand dx = cf_random(c, CF_ACC, s->n, s->d, s->pad, 1);
         cf_operand rstd = cf_random(c, CF_ACC, s->n, 1, 0, 2);
+        cf_operand copy = cf_blank(c, CF_ACT, s->n, s->d, s->pad);
         CF_EACH(i)
         c->be[i]->rmsnorm_bwd(c->be[i], dx.v[i], dy.v[i], x.v[i], w.v[i].data,
-                              rstd.v[i].data);
+                              rstd.v[i].data, &copy.v[i]);
         cf_check(c, &dx, "dx", (double)s->d, 1);
+        cf_check(c, &copy, "copy", (double)s->d, 1);
+        CF_EACH(i)
+        c->be[i]->rmsnorm_bwd(c->be[i], dx.v[i], dy.v[i], x.v[i], w.v[i].data,
+                              rstd.v[i].data, NULL);
+        cf_check(c, &dx, "dx once more", (double)s->d, 2);
     }
 }
 

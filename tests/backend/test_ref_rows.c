@@ -62,7 +62,7 @@ Test(ref_rows, rmsnorm_backward_adds_the_gradient)
     double *dx = fd_random(c.n * c.d, 9, 1.0);
     double *start = fd_copy(dx, c.n * c.d);
     c.be->rmsnorm_bwd(c.be, fd_view(dx, c.n, c.d), fd_view(c.dy, c.n, c.d),
-                      fd_view(c.x, c.n, c.d), c.w, c.rstd);
+                      fd_view(c.x, c.n, c.d), c.w, c.rstd, NULL);
     for (int64_t i = 0; i < c.n * c.d; i++)
         dx[i] -= start[i];
     double e = fd_check(norm_loss, &c, c.x, c.n * c.d, dx);

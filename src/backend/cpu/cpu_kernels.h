@@ -181,8 +181,10 @@ typedef struct cpu_kernels {
 
     float (*rmsnorm)(void *y, const void *x, const float *w, double eps,
                      int64_t d, bool bf); /* returns rstd */
+    /* copy: of the new dx, bf16 as x is, or NULL */
     void (*rmsnorm_bwd)(float *dx, const float *dy, const void *x,
-                        const float *w, float rstd, int64_t d, bool bf);
+                        const float *w, float rstd, int64_t d, bool bf,
+                        void *copy);
     void (*rope)(void *x, const float *cos, const float *sin, int64_t heads,
                  int64_t head_dim, bool inverse, bool bf);
     void (*swiglu)(void *a, const void *g, const void *u, int64_t n, bool bf);

@@ -16,6 +16,7 @@ typedef struct rows {
     const float *g, *h;
     const int32_t *index;
     const backend_keep *keep;
+    const backend_view *copy;
     const cpu_adamw_step *step;
     double eps;
     int64_t n;
@@ -88,22 +89,30 @@ static void cpu_rmsnorm(backend *be, backend_view y, void *rstd, backend_view x,
     each_row(&r, x.rows, x.rows * x.cols, rmsnorm_row);
 }
 
-/* y: dx, z: dy, g: rstd */
+/* y: dx, z: dy, g: rstd, copy: or NULL */
 static void rmsnorm_bwd_row(const rows *r, int64_t i)
 {
     r->cpu->k->rmsnorm_bwd(cpu_at(r->y, i, 0), cpu_at(r->z, i, 0),
                            cpu_at(r->x, i, 0), r->w, r->g[i], r->x.cols,
-                           is_bf(r->x));
+                           is_bf(r->x), r->copy ? cpu_at(*r->copy, i, 0) : NULL);
 }
 
 static void cpu_rmsnorm_bwd(backend *be, backend_view dx, backend_view dy,
-                            backend_view x, const void *w, const void *rstd)
+                            backend_view x, const void *w, const void *rstd,
+                            const backend_view *copy)
 {
     CPU_REQUIRE(dx.dtype == be->acc && dy.dtype == be->acc &&
                 cpu_is_act(be, x));
     CPU_REQUIRE(cpu_same_shape(dx, dy) && cpu_same_shape(dx, x));
-    const rows r = {
-        .cpu = cpu_of(be), .y = dx, .z = dy, .x = x, .w = w, .g = rstd};
+    if (copy)
+        CPU_REQUIRE(cpu_is_act(be, *copy) && cpu_same_shape(dx, *copy));
+    const rows r = {.cpu = cpu_of(be),
+                    .y = dx,
+                    .z = dy,
+                    .x = x,
+                    .w = w,
+                    .g = rstd,
+                    .copy = copy};
     each_row(&r, x.rows, x.rows * x.cols, rmsnorm_bwd_row);
 }
 

@@ -195,7 +195,7 @@ cudaError_t cuda_k_rmsnorm(cudaStream_t stream, backend_view y, float *rstd,
 template <class T, int V>
 __global__ void rmsnorm_bwd_kernel(mat<float> dx, mat<const float> dy,
                                    mat<const T> x, const float *w,
-                                   const float *rstd, int64_t cols)
+                                   const float *rstd, mat<T> copy, int64_t cols)
 {
     const int64_t i = blockIdx.x, first = threadIdx.x * V,
                   step = static_cast<int64_t>(blockDim.x) * V;
@@ -216,34 +216,37 @@ __global__ void rmsnorm_bwd_kernel(mat<float> dx, mat<const float> dy,
         for (int t = 0; t < V; t++)
             to.v[t] += r * (scale.v[t] * g.v[t] - a.v[t] * r * mean);
         store<V>(dx.at(i, j), to);
+        if (copy.data)
+            store<V>(copy.at(i, j), to);
     }
 }
 
 template <class T, int V>
 static cudaError_t rmsnorm_bwd(cudaStream_t stream, backend_view dx,
                                backend_view dy, backend_view x, const float *w,
-                               const float *rstd)
+                               const float *rstd, backend_view copy)
 {
     rmsnorm_bwd_kernel<T, V>
         <<<static_cast<unsigned>(x.rows), row_threads(x.cols / V), 0, stream>>>(
             mat<float>(dx), mat<const float>(dy), mat<const T>(x), w, rstd,
-            x.cols);
+            mat<T>(copy), x.cols);
     return cudaGetLastError();
 }
 
 cudaError_t cuda_k_rmsnorm_bwd(cudaStream_t stream, backend_view dx,
                                backend_view dy, backend_view x, const float *w,
-                               const float *rstd)
+                               const float *rstd, const backend_view *copy)
 {
+    const backend_view to = copy ? *copy : backend_view();
     if (x.rows == 0 || x.cols == 0)
         return cudaSuccess;
-    const bool wide =
-        is_wide(x, 4) && is_wide(dx, 4) && is_wide(dy, 4) && is_wide(w);
+    const bool wide = is_wide(x, 4) && is_wide(dx, 4) && is_wide(dy, 4) &&
+                      is_wide(w) && (!copy || is_wide(to, 4));
     if (is_bf16(x))
-        return wide ? rmsnorm_bwd<bf16, 4>(stream, dx, dy, x, w, rstd)
-                    : rmsnorm_bwd<bf16, 1>(stream, dx, dy, x, w, rstd);
-    return wide ? rmsnorm_bwd<float, 4>(stream, dx, dy, x, w, rstd)
-                : rmsnorm_bwd<float, 1>(stream, dx, dy, x, w, rstd);
+        return wide ? rmsnorm_bwd<bf16, 4>(stream, dx, dy, x, w, rstd, to)
+                    : rmsnorm_bwd<bf16, 1>(stream, dx, dy, x, w, rstd, to);
+    return wide ? rmsnorm_bwd<float, 4>(stream, dx, dy, x, w, rstd, to)
+                : rmsnorm_bwd<float, 1>(stream, dx, dy, x, w, rstd, to);
 }
 
 /* ---- positions -------------------------------------------------------- */

@@ -24,7 +24,7 @@ cudaError_t cuda_k_rmsnorm(cudaStream_t stream, backend_view y, float *rstd,
                            backend_view x, const float *w, float eps);
 cudaError_t cuda_k_rmsnorm_bwd(cudaStream_t stream, backend_view dx,
                                backend_view dy, backend_view x, const float *w,
-                               const float *rstd);
+                               const float *rstd, const backend_view *copy);
 cudaError_t cuda_k_rope(cudaStream_t stream, backend_view x, const int32_t *pos,
                         const float *cos, const float *sin, int head_dim,
                         bool inverse);

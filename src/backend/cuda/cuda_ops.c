@@ -34,12 +34,16 @@ static void rmsnorm(backend *be, backend_view y, void *rstd, backend_view x,
 }
 
 static void rmsnorm_bwd(backend *be, backend_view dx, backend_view dy,
-                        backend_view x, const void *w, const void *rstd)
+                        backend_view x, const void *w, const void *rstd,
+                        const backend_view *copy)
 {
     cuda_backend *cuda = cuda_of(be);
     CUDA_REQUIRE(dx.dtype == be->acc && dy.dtype == be->acc && is_act(be, x));
     CUDA_REQUIRE(same_shape(dx, dy) && same_shape(dx, x));
-    RUN("rmsnorm_bwd", cuda_k_rmsnorm_bwd(cuda->stream, dx, dy, x, w, rstd));
+    if (copy)
+        CUDA_REQUIRE(is_act(be, *copy) && same_shape(dx, *copy));
+    RUN("rmsnorm_bwd",
+        cuda_k_rmsnorm_bwd(cuda->stream, dx, dy, x, w, rstd, copy));
 }
 
 static void rope(backend *be, backend_view x, const int32_t *pos,

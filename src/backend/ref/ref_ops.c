@@ -223,12 +223,14 @@ static void rmsnorm(backend *be, backend_view y, void *rstd, backend_view x,
  * dx_k = r w_k dy_k - r^3 x_k / d sum_j dy_j w_j x_j
  *      = r (w_k dy_k - xhat_k mean_j(w_j dy_j xhat_j)). */
 static void rmsnorm_bwd(backend *be, backend_view dx, backend_view dy,
-                        backend_view x, const void *w, const void *rstd)
+                        backend_view x, const void *w, const void *rstd,
+                        const backend_view *copy)
 {
+    const backend_view to = copy ? *copy : dx;
     if (!FITS(be, "rmsnorm_bwd",
-              same_shape(x, dx) && same_shape(x, dy) && w &&
-                  (rstd || x.rows == 0),
-              dx, dy, x))
+              same_shape(x, dx) && same_shape(x, dy) && same_shape(x, to) &&
+                  w && (rstd || x.rows == 0),
+              dx, dy, x, to))
         return;
     const real *wr = w;
     for (int64_t i = 0; i < x.rows; i++) {
@@ -240,6 +242,7 @@ static void rmsnorm_bwd(backend *be, backend_view dx, backend_view dy,
         for (int64_t j = 0; j < x.cols; j++) {
             double g = (double)wr[j] * (double)dyi[j];
             put(row(dx, i) + j, r * (g - (double)xi[j] * r * mean), 1.0);
+            row(to, i)[j] = row(dx, i)[j];
         }
     }
 }

@@ -16,7 +16,8 @@ void CPU_NAME(cpu_add_bias)(void *y, const float *b, int64_t n, bool bf);
 float CPU_NAME(cpu_rmsnorm)(void *y, const void *x, const float *w, double eps,
                             int64_t d, bool bf);
 void CPU_NAME(cpu_rmsnorm_bwd)(float *dx, const float *dy, const void *x,
-                               const float *w, float rstd, int64_t d, bool bf);
+                               const float *w, float rstd, int64_t d, bool bf,
+                               void *copy);
 void CPU_NAME(cpu_rope)(void *x, const float *cos, const float *sin,
                         int64_t heads, int64_t head_dim, bool inverse, bool bf);
 void CPU_NAME(cpu_swiglu)(void *a, const void *g, const void *u, int64_t n,

@@ -123,7 +123,8 @@ float CPU_NAME(cpu_rmsnorm)(void *y, const void *x, const float *w, double eps,
 /* y_j = x_j rstd w_j with rstd = (mean x^2 + eps)^(-1/2), so
  * dx_j = rstd w_j dy_j - x_j rstd^3 (1/d) sum_i w_i dy_i x_i. */
 INLINE void rmsnorm_bwd_as(float *dx, const float *dy, const void *x,
-                           const float *w, float rstd, int64_t d, bool bf)
+                           const float *w, float rstd, int64_t d, bool bf,
+                           void *copy)
 {
     vf s[4] = {{0}};
     int64_t i = 0;
@@ -136,23 +137,29 @@ INLINE void rmsnorm_bwd_as(float *dx, const float *dy, const void *x,
         int64_t c = d - i < VL ? d - i : VL;
         s[0] += get(w, i, c, false) * get(dy, i, c, false) * get(x, i, c, bf);
     }
-    float sum = lanes_sum((s[0] + s[1]) + (s[2] + s[3]));
-    float mean = (float)((double)sum * (double)rstd / (double)d);
+    const float all = lanes_sum((s[0] + s[1]) + (s[2] + s[3]));
+    float mean = (float)((double)all * (double)rstd / (double)d);
     FOR_VECTORS(j, c, d)
     {
         vf xhat = get(x, j, c, bf) * rstd;
         vf g = get(w, j, c, false) * get(dy, j, c, false) - xhat * mean;
-        put(dx, j, get(dx, j, c, false) + g * rstd, c, false);
+        const vf sum = get(dx, j, c, false) + g * rstd;
+        put(dx, j, sum, c, false);
+        if (copy)
+            put(copy, j, sum, c, bf);
     }
 }
 
 void CPU_NAME(cpu_rmsnorm_bwd)(float *dx, const float *dy, const void *x,
-                               const float *w, float rstd, int64_t d, bool bf)
+                               const float *w, float rstd, int64_t d, bool bf,
+                               void *copy)
 {
-    if (bf)
-        rmsnorm_bwd_as(dx, dy, x, w, rstd, d, true);
+    if (bf && copy)
+        rmsnorm_bwd_as(dx, dy, x, w, rstd, d, true, copy);
+    else if (bf)
+        rmsnorm_bwd_as(dx, dy, x, w, rstd, d, true, NULL);
     else
-        rmsnorm_bwd_as(dx, dy, x, w, rstd, d, false);
+        rmsnorm_bwd_as(dx, dy, x, w, rstd, d, false, copy);
 }
 
 /* ---- rope ----------------------------------------------------------- */

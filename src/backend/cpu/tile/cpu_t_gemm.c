@@ -397,7 +397,7 @@ INLINE lines lines_of_square(const cpu_tile_block *g, const void *of,
 }
 
 /* What is asked for beside the products: of what is read next, a panel of b and
- * rows of a, and of what a square goes to. */
+ * rows of a, and of what a square goes to or is added to it. */
 typedef struct beside {
     lines a, b, c, gate, other;
 } beside;
@@ -415,8 +415,11 @@ INLINE void beside_square(beside *w, const cpu_tile_block *g, int64_t row,
                           int64_t col)
 {
     const cpu_tile_glu *t = &g->glu;
+    const int64_t size = g->c_bf ? 2 : 4;
     if (!t->gate || t->out)
-        w->c = lines_of_square(g, g->c, g->ldc, g->c_bf ? 2 : 4, row, col);
+        w->c = lines_of_square(g, g->c, g->ldc, size, row, col);
+    if (g->beta != 0 && g->plus != g->c)
+        w->other = lines_of_square(g, g->plus, g->ldc, size, row, col);
     if (t->gate) {
         w->gate = lines_of_square(g, t->gate, t->ld_gate, 2, row, col);
         w->other = t->out ? lines_of_square(g, t->out, t->ld_out, 2, row, col)
