@@ -94,7 +94,8 @@ static void rmsnorm_bwd_row(const rows *r, int64_t i)
 {
     r->cpu->k->rmsnorm_bwd(cpu_at(r->y, i, 0), cpu_at(r->z, i, 0),
                            cpu_at(r->x, i, 0), r->w, r->g[i], r->x.cols,
-                           is_bf(r->x), r->copy ? cpu_at(*r->copy, i, 0) : NULL);
+                           is_bf(r->x),
+                           r->copy ? cpu_at(*r->copy, i, 0) : NULL);
 }
 
 static void cpu_rmsnorm_bwd(backend *be, backend_view dx, backend_view dy,
