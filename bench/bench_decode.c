@@ -2,7 +2,8 @@
  * beside the time that reading the weights or multiplying with them takes at
  * least: with the weights as they are mapped, then with compact copies of them.
  * Reading and multiply-adds are measured here, between the steps.
- * Usage: bench_decode MODEL [threads [sequences]] */
+ * Usage: bench_decode MODEL [threads [sequences [instruction set]]]; 0: its
+ * default, or all counts. */
 #include "infer/infer.h"
 #include "measure.h"
 
@@ -98,14 +99,16 @@ static void measure_all(bench *b, const infer_limits *limits, int only)
 int main(int argc, char **argv)
 {
     const int only = argc > 3 ? atoi(argv[3]) : 0;
-    if (argc < 2 || argc > 4 || only < 0 || only > MOST) {
-        fputs("usage: bench_decode MODEL [threads [sequences]]\n", stderr);
+    if (argc < 2 || argc > 5 || only < 0 || only > MOST) {
+        fputs("usage: bench_decode MODEL [threads [sequences [isa]]]\n",
+              stderr);
         return 2;
     }
     bench b = {0};
     lori_error err;
     backend_options options = {.dtype = BASE_BF16,
-                               .n_threads = argc > 2 ? atoi(argv[2]) : 0};
+                               .n_threads = argc > 2 ? atoi(argv[2]) : 0,
+                               .isa = argc > 4 ? argv[4] : NULL};
     infer_limits limits = {.max_batch = MOST,
                            .step_tokens = MOST * PROMPT,
                            .context = 2 * PROMPT + STEPS,

@@ -2,9 +2,10 @@
  * (cpu_compact.h). As in cpu_k_gemm.c every element of x w^T is one chain of
  * multiply-adds over k, in order, from zero: the same bits.
  *
- * Blocks of 32 rows of w are opened two pairs of columns at a time. For one or
- * two rows of x they are used at once; for more they become panels of floats
- * that stay in the first cache, and register tiles multiply them. */
+ * Blocks of 32 rows of w are opened two pairs of columns at a time, and a group
+ * of rows of x uses them at once, so that opening and multiplying overlap; the
+ * next group opens them again. Where 16 registers make groups too small for
+ * that, blocks become panels of floats in the first cache. */
 #include "backend/cpu/cpu_compact.h"
 #include "backend/cpu/isa/cpu_k_tile.h"
 
@@ -16,12 +17,8 @@ enum {
     SIDE = CPU_COMPACT_SIDE,
     BLOCK = CPU_COMPACT_BLOCK,
     VECTORS = COMPACT_VECTORS,
-    DIRECT = 2,  /* rows of x that use w as it is opened */
-    CHUNK = 128, /* columns of a panel */
-    PANELS = SIDE / PANEL,
+    GROUP = VL / 2, /* rows of x that use w as it is opened: registers */
 };
-_Static_assert(CPU_GEMM_K % CHUNK == 0 && CHUNK % SIDE == 0,
-               "a panel's rows of x lie together");
 
 /* ---- closing a block --------------------------------------------------- */
 
@@ -194,28 +191,24 @@ bool CPU_NAME(cpu_compact_write)(uint8_t *out, const uint16_t *w, int64_t ld,
     return true;
 }
 
-/* ---- one row of x, or two ---------------------------------------------- */
+/* ---- rows of x that use w as it is opened ------------------------------- */
 
 /* So far ahead memory is asked for. */
 enum { AHEAD = 8 * BLOCK };
 
-/* Blocks of a group of rows, then of the next. */
+/* What is asked for: blocks of this product, then what follows after it. */
 typedef struct walk {
-    const uint8_t *at;
-    stream next;
-    bool last; /* next is what follows after this product */
+    stream left;
+    bool last; /* it is what follows */
 } walk;
 
-INLINE const uint8_t *next_block(walk *w, const cpu_few *f)
+INLINE void ask_for_block(walk *w, const cpu_few *f)
 {
-    const uint8_t *at = w->at;
-    w->at += BLOCK;
-    if (w->next.left <= 0 && !w->last) {
-        w->next = (stream){(uintptr_t)f->after, f->after_bytes};
+    if (w->left.left <= 0 && !w->last) {
+        w->left = (stream){(uintptr_t)f->after, f->after_bytes};
         w->last = true;
     }
-    stream_bytes(&w->next, BLOCK);
-    return at;
+    stream_bytes(&w->left, BLOCK);
 }
 
 INLINE int64_t bytes_of(const cpu_few *f)
@@ -223,31 +216,43 @@ INLINE int64_t bytes_of(const cpu_few *f)
     return cpu_compact_blocks(f->n) * cpu_compact_blocks(f->k) * BLOCK;
 }
 
-INLINE void add_columns(int m, vf (*sum)[VECTORS], const compact_block *b,
-                        const float *x, int64_t count, bool whole)
+/* Sums of a row of x, those of rows of w in their parts. */
+typedef vf part_sums[COMPACT_PARTS][2];
+
+/* Adds `count` columns of parts [part, end) of a block, for m rows of x, all of
+ * them constants. */
+INLINE void add_columns(int m, part_sums *sum, const compact_block *b,
+                        const float *x, int64_t count, int part, int end,
+                        bool whole)
 {
     for (int64_t t = 0; t < count; t += 4) {
-        vu w[2][VECTORS];
-        compact_open(w, b, t / 4, whole);
-        for (int e = 0; e < 4 && t + e < count; ++e)
+        vu w[COMPACT_PARTS][2][2];
+        for (int p = part; p < end; ++p)
+            compact_open(w[p], b, t / 4, p, whole);
+        for (int e = 0; e < 4 && t + e < count; ++e) {
+            vf column[COMPACT_PARTS][2];
+            for (int p = part; p < end; ++p)
+                for (int v = 0; v < 2; ++v)
+                    column[p][v] = expand_pairs(w[p][e / 2][v], e);
             for (int i = 0; i < m; ++i) {
                 const vf xs = splat(x[i * CPU_GEMM_LD + t + e]);
-                for (int v = 0; v < VECTORS; ++v)
-                    sum[i][v] =
-                        madd(xs, expand_pairs(w[e / 2][v], e), sum[i][v]);
+                for (int p = part; p < end; ++p)
+                    for (int v = 0; v < 2; ++v)
+                        sum[i][p][v] = madd(xs, column[p][v], sum[i][p][v]);
             }
+        }
     }
 }
 
-INLINE void add_block(int m, vf (*sum)[VECTORS], const compact_block *b,
-                      const float *x, int64_t count)
+INLINE void add_block(int m, part_sums *sum, const compact_block *b,
+                      const float *x, int64_t count, int part, int end)
 {
     if (b->whole)
-        add_columns(m, sum, b, x, count, true);
+        add_columns(m, sum, b, x, count, part, end, true);
     else if (count == SIDE)
-        add_columns(m, sum, b, x, SIDE, false);
+        add_columns(m, sum, b, x, SIDE, part, end, false);
     else
-        add_columns(m, sum, b, x, count, false);
+        add_columns(m, sum, b, x, count, part, end, false);
 }
 
 /* Rows of x from column t on, as few_compact_x() left them. */
@@ -261,23 +266,94 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-INLINE void few_direct(int m, const cpu_few *f)
+/* m rows of x from `row` on, and parts [part, end) of the 32 rows of w at j,
+ * whose blocks begin at `at`. `next`: what is asked for meanwhile, or NULL. */
+INLINE void add_parts(int m, const cpu_few *f, int64_t row, int64_t j,
+                      const uint8_t *at, int part, int end, walk *next)
 {
-    walk w = {
-        f->blocks, {(uintptr_t)f->blocks + AHEAD, bytes_of(f) - AHEAD}, false};
-    for (int64_t j = 0; j < f->n; j += SIDE) {
-        vf sum[DIRECT][VECTORS] = {{{0}}};
-        for (int64_t t = 0; t < f->k; t += SIDE) {
-            const compact_block b = compact_at(f, next_block(&w, f));
-            add_block(m, sum, &b, x_at(f, t), least(f->k - t, SIDE));
+    part_sums sum[GROUP] = {{{{0}}}};
+    for (int64_t t = 0; t < f->k; t += SIDE, at += BLOCK) {
+        const compact_block b = compact_at(f, at);
+        if (next)
+            ask_for_block(next, f);
+        add_block(m, sum, &b, x_at(f, t) + row * CPU_GEMM_LD,
+                  least(f->k - t, SIDE), part, end);
+    }
+    for (int p = part; p < end; ++p)
+        for (int v = 0; v < 2; ++v) {
+            const int64_t col = j + (v * COMPACT_PARTS + p) * VL;
+            for (int i = 0; i < m && col < f->n; ++i)
+                few_put(f, row + i, col, (const float *)&sum[i][p][v],
+                        least(f->n - col, VL), f->c_bf);
         }
-        for (int i = 0; i < m; ++i)
-            few_put(f, i, j, (const float *)sum[i], least(f->n - j, SIDE),
-                    f->c_bf);
+}
+
+/* With one or two rows all parts at once, or their sums wait for each other;
+ * with more each by itself, or there are not registers enough. */
+INLINE void add_rows(int m, const cpu_few *f, int64_t row, int64_t j,
+                     const uint8_t *at, walk *next)
+{
+    const int end = m <= 2 ? COMPACT_PARTS : 1;
+    if (next)
+        add_parts(m, f, row, j, at, 0, end, next);
+    else
+        add_parts(m, f, row, j, at, 0, end, NULL);
+    for (int part = end; part < COMPACT_PARTS; ++part)
+        add_parts(m, f, row, j, at, part, part + 1, NULL);
+}
+
+#define ROWS(m)                                                                \
+    case m:                                                                    \
+        add_rows(m, f, row, j, at, next);                                      \
+        break;
+
+static void add_some_rows(int64_t m, const cpu_few *f, int64_t row, int64_t j,
+                          const uint8_t *at, walk *next)
+{
+    switch (m) {
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+#if VL == 16
+        ROWS(5)
+        ROWS(6)
+        ROWS(7)
+        ROWS(8)
+#endif
     }
 }
 
-/* ---- more -------------------------------------------------------------- */
+#undef ROWS
+
+/* Equal groups of at most GROUP rows of x, one after the other: blocks that the
+ * first one has opened are in the first caches, and opened again. */
+static void few_direct(const cpu_few *f)
+{
+    const int64_t groups = (f->m + GROUP - 1) / GROUP;
+    const int64_t step = cpu_compact_blocks(f->k) * BLOCK;
+    const uint8_t *at = f->blocks;
+    walk next = {.left = {(uintptr_t)at + AHEAD, bytes_of(f) - AHEAD}};
+    for (int64_t j = 0; j < f->n; j += SIDE, at += step) {
+        cpu_few_fetch_c(f, j, SIDE);
+        for (int64_t i = 0; i < groups; ++i) {
+            const int64_t row = f->m * i / groups;
+            add_some_rows(f->m * (i + 1) / groups - row, f, row, j, at,
+                          i ? NULL : &next);
+        }
+    }
+}
+
+#if VL < 16
+
+/* ---- more rows than a group: from floats --------------------------------- */
+
+enum {
+    CHUNK = 128, /* columns of a panel */
+    PANELS = SIDE / PANEL,
+};
+_Static_assert(CPU_GEMM_K % CHUNK == 0 && CHUNK % SIDE == 0,
+               "a panel's rows of x lie together");
 
 /* Floats of a chunk of columns: panels of PANEL rows of w, [CHUNK][PANEL]. */
 typedef struct chunk {
@@ -287,14 +363,17 @@ typedef struct chunk {
 INLINE void expand_columns(chunk *c, int64_t from, const compact_block *b,
                            bool whole)
 {
-    for (int64_t t = 0; t < SIDE; t += 4) {
-        vu w[2][VECTORS];
-        compact_open(w, b, t / 4, whole);
-        for (int e = 0; e < 4; ++e)
-            for (int v = 0; v < VECTORS; ++v)
-                store(c->panel[v / 2] + (from + t + e) * PANEL + v % 2 * VL,
-                      expand_pairs(w[e / 2][v], e));
-    }
+    for (int64_t t = 0; t < SIDE; t += 4)
+        for (int part = 0; part < COMPACT_PARTS; ++part) {
+            vu w[2][2];
+            compact_open(w, b, t / 4, part, whole);
+            for (int e = 0; e < 4; ++e)
+                for (int i = 0; i < 2; ++i) {
+                    const int v = i * COMPACT_PARTS + part;
+                    store(c->panel[v / 2] + (from + t + e) * PANEL + v % 2 * VL,
+                          expand_pairs(w[e / 2][i], e));
+                }
+        }
 }
 
 /* Sums of a group of rows of w: for each panel [CPU_FEW_ROWS][PANEL]. */
@@ -361,14 +440,17 @@ INLINE void few_tiles(const cpu_few *f)
     }
 }
 
+#endif
+
 void CPU_NAME(cpu_few_compact)(const cpu_few *f)
 {
-    if (f->m == 1)
-        few_direct(1, f);
-    else if (f->m == DIRECT)
-        few_direct(DIRECT, f);
-    else
+#if VL < 16
+    if (f->m > GROUP) {
         few_tiles(f);
+        return;
+    }
+#endif
+    few_direct(f);
 }
 
 void CPU_NAME(cpu_few_compact_x)(float *dst, const void *x, int64_t ldx,

@@ -5,7 +5,8 @@
 
 #include "backend/cpu/isa/cpu_vec.h"
 
-/* Vectors of 32 rows, and of the bytes of a pair of columns. */
+/* Vectors of 32 rows. The bytes of a pair of columns are one or two vectors,
+ * parts, of two vectors of rows each. */
 enum {
     COMPACT_VECTORS = CPU_COMPACT_SIDE / VL,
     COMPACT_PARTS = COMPACT_VECTORS / 2
@@ -85,28 +86,30 @@ INLINE compact_block compact_at(const cpu_few *f, const uint8_t *at)
     return b;
 }
 
-/* Columns 4 at to 4 at + 3, as pairs: lane i of w[.][v] is of row v VL + i. */
-INLINE void compact_open(vu (*w)[COMPACT_VECTORS], const compact_block *b,
-                         int64_t at, bool whole)
+/* Columns 4 at to 4 at + 3 of a part, as pairs: lane i of w[.][v] is of row
+ * (v COMPACT_PARTS + part) VL + i. */
+INLINE void compact_open(vu (*w)[2], const compact_block *b, int64_t at,
+                         int part, bool whole)
 {
     if (whole) {
-        memcpy(w, b->whole + at * 4 * CPU_COMPACT_SIDE, 2 * sizeof *w);
+        const uint16_t *from = b->whole + at * 4 * CPU_COMPACT_SIDE;
+        for (int p = 0; p < 2; ++p, from += 2 * CPU_COMPACT_SIDE)
+            for (int v = 0; v < 2; ++v)
+                memcpy(&w[p][v], from + (v * COMPACT_PARTS + part) * 2 * VL,
+                       sizeof w[p][v]);
         return;
     }
-    for (int part = 0; part < COMPACT_PARTS; ++part) {
-        const uint8_t *rest =
-            b->rest + at * 4 * CPU_COMPACT_SIDE + part * (int)sizeof(vb);
-        const vb codes = VB_LOAD(b->codes + at * 2 * CPU_COMPACT_SIDE +
-                                 part * (int)sizeof(vb));
-        for (int p = 0; p < 2; ++p) {
-            const vb code = (p ? VB_RIGHT(codes, 4) : codes) & VB_BYTES(15);
-            const vb r = VB_LOAD(rest + p * 2 * CPU_COMPACT_SIDE);
-            const vb low = VB_WITH(VB_LOOK_UP(b->low, code), r, VB_BYTES(0x7f));
-            const vb high =
-                VB_WITH(VB_LOOK_UP(b->high, code), r, VB_BYTES(0x80));
-            w[p][part] = (vu)VB_WORDS_LOW(low, high);
-            w[p][part + COMPACT_PARTS] = (vu)VB_WORDS_HIGH(low, high);
-        }
+    const uint8_t *rest =
+        b->rest + at * 4 * CPU_COMPACT_SIDE + part * (int)sizeof(vb);
+    const vb codes =
+        VB_LOAD(b->codes + at * 2 * CPU_COMPACT_SIDE + part * (int)sizeof(vb));
+    for (int p = 0; p < 2; ++p) {
+        const vb code = (p ? VB_RIGHT(codes, 4) : codes) & VB_BYTES(15);
+        const vb r = VB_LOAD(rest + p * 2 * CPU_COMPACT_SIDE);
+        const vb low = VB_WITH(VB_LOOK_UP(b->low, code), r, VB_BYTES(0x7f));
+        const vb high = VB_WITH(VB_LOOK_UP(b->high, code), r, VB_BYTES(0x80));
+        w[p][0] = (vu)VB_WORDS_LOW(low, high);
+        w[p][1] = (vu)VB_WORDS_HIGH(low, high);
     }
 }
 

@@ -13,7 +13,7 @@ INLINE void open_tiles(uint16_t *to, const compact_block *b, bool whole)
 {
     for (int at = 0; at < TILE_SIDE / 2; at++) {
         vu w[2][COMPACT_VECTORS];
-        compact_open(w, b, at, whole);
+        compact_open(w, b, at, 0, whole);
         for (int p = 0; p < 2; p++)
             for (int half = 0; half < 2; half++)
                 memcpy(to + half * TILE + (2 * at + p) * TILE_K, &w[p][half],

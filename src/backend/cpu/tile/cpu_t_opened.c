@@ -125,9 +125,9 @@ INLINE void words_of(vu to[2][2], const compact_block *b, const uint16_t *tiles,
                 memcpy(&to[i][h], tiles + h * TILE + (at + i) * TILE_K,
                        sizeof to[i][h]);
     else if (b->whole)
-        compact_open(to, b, at / 2, true);
+        compact_open(to, b, at / 2, 0, true);
     else
-        compact_open(to, b, at / 2, false);
+        compact_open(to, b, at / 2, 0, false);
 }
 
 /* The first group, so many rows (a constant), with steps [from, to) as they are
