@@ -561,10 +561,13 @@ static lori_status try_tensors(const format_desc *t, size_t n, lori_error *err)
     return st;
 }
 
-Test(foreign, bad_tensors)
+static const format_desc good_A = {
+    Q ".lora_A.weight", BASE_F32, 2, {2, 4}, ones};
+static const format_desc good_B = {
+    Q ".lora_B.weight", BASE_F32, 2, {3, 2}, ones};
+
+Test(foreign, tensors_that_do_not_belong)
 {
-    const format_desc A = {Q ".lora_A.weight", BASE_F32, 2, {2, 4}, ones};
-    const format_desc B = {Q ".lora_B.weight", BASE_F32, 2, {3, 2}, ones};
     const struct {
         format_desc extra;
         lori_status status;
@@ -614,39 +617,45 @@ Test(foreign, bad_tensors)
          LORI_UNSUPPORTED,
          "I32"},
     };
-    ok(try_tensors((format_desc[]){A, B}, 2, err));
+    ok(try_tensors((format_desc[]){good_A, good_B}, 2, err));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        fails(try_tensors((format_desc[]){A, B, rows[i].extra}, 3, err),
-              rows[i].status, rows[i].part);
-    format_desc bad = B;
+        fails(
+            try_tensors((format_desc[]){good_A, good_B, rows[i].extra}, 3, err),
+            rows[i].status, rows[i].part);
+}
+
+Test(foreign, bad_shapes_and_numbers)
+{
+    format_desc bad = good_B;
     bad.shape[1] = 3;
     bad.shape[0] = 2;
-    fails(try_tensors((format_desc[]){A, bad}, 2, err), LORI_FORMAT,
+    fails(try_tensors((format_desc[]){good_A, bad}, 2, err), LORI_FORMAT,
           "must be the rank");
-    bad = A;
+    bad = good_A;
     bad.n_dims = 3;
     bad.shape[2] = 1;
-    fails(try_tensors((format_desc[]){bad, B}, 2, err), LORI_FORMAT,
+    fails(try_tensors((format_desc[]){bad, good_B}, 2, err), LORI_FORMAT,
           "not a matrix");
-    bad = A;
+    bad = good_A;
     bad.dtype = BASE_U8;
-    fails(try_tensors((format_desc[]){bad, B}, 2, err), LORI_UNSUPPORTED, "U8");
+    fails(try_tensors((format_desc[]){bad, good_B}, 2, err), LORI_UNSUPPORTED,
+          "U8");
     bad.dtype = BASE_F32;
     bad.shape[1] = 0;
-    fails(try_tensors((format_desc[]){bad, B}, 2, err), LORI_FORMAT,
+    fails(try_tensors((format_desc[]){bad, good_B}, 2, err), LORI_FORMAT,
           "not a matrix");
     fails(try_tensors(&(format_desc){Q ".lora_B.mask", BASE_F32, 1, {4}, ones},
                       1, err),
           LORI_FORMAT, "no lora_A");
-    fails(try_tensors(&A, 0, err), LORI_FORMAT, "no tensors");
+    fails(try_tensors(&good_A, 0, err), LORI_FORMAT, "no tensors");
     float nan[8] = {1, 2, 3, (float)NAN}, inf[6] = {0, -(float)INFINITY};
-    bad = A;
+    bad = good_A;
     bad.data = nan;
-    fails(try_tensors((format_desc[]){bad, B}, 2, err), LORI_NUMERIC,
+    fails(try_tensors((format_desc[]){bad, good_B}, 2, err), LORI_NUMERIC,
           "lora_A.weight': element 3 is NaN");
-    bad = B;
+    bad = good_B;
     bad.data = inf;
-    fails(try_tensors((format_desc[]){A, bad}, 2, err), LORI_NUMERIC,
+    fails(try_tensors((format_desc[]){good_A, bad}, 2, err), LORI_NUMERIC,
           "lora_B.weight': element 1 is infinite");
 }
 

@@ -92,90 +92,102 @@ Test(eval_run, choices_are_the_likeliest)
 /* ---- generation ------------------------------------------------------------
  */
 
-Test(eval_run, answers_are_generated_and_judged)
+/* What the model says to q, as the tasks below have it. */
+static char *said_to(const bench *b, const char *q, uint64_t seed)
 {
-    bench b = bench_open();
-    put("rows.jsonl", "{\"q\": \"one\", \"a\": \"?\"}\n"
-                      "{\"q\": \"two more\", \"a\": \"?\"}\n");
-    char *texts[2];
-    for (int i = 0; i < 2; i++) { /* what the model says */
-        text_ids ids = {0};
-        base_str text = {0};
-        const char *q = i ? "two more" : "one";
-        ok(text_encode(b.tok, q, strlen(q), 0, &ids, err));
-        infer_request r = {.prompt = ids.ids,
-                           .n_prompt = (int64_t)ids.n,
-                           .max_new_tokens = 12,
-                           .sampling = {.sample = true,
-                                        .temperature = 1.5,
-                                        .top_p = 1,
-                                        .seed = 40 + (uint64_t)i}};
-        size_t n_stops;
-        r.stops = text_stops(b.tok, &n_stops);
-        r.n_stops = (int64_t)n_stops;
-        infer_result result = {0};
-        ok(infer_run(b.engine, &r, 1, NULL, &result, err));
-        ok(text_decode(b.tok, result.ids, (size_t)result.n, TEXT_SKIP_SPECIAL,
-                       &text, err));
-        cr_assert_gt(text.len, 4);
-        texts[i] = base_str_take(&text);
-        infer_results_free(&result, 1);
-        text_ids_free(&ids);
-    }
-    /* Row 1's target is its text; row 2's is not. Stop after two characters of
-     * row 2's. */
-    json_t *row = json_pack("{ssss}", "q", "one", "a", texts[0]);
+    text_ids ids = {0};
+    base_str text = {0};
+    ok(text_encode(b->tok, q, strlen(q), 0, &ids, err));
+    infer_request r = {
+        .prompt = ids.ids,
+        .n_prompt = (int64_t)ids.n,
+        .max_new_tokens = 12,
+        .sampling = {
+            .sample = true, .temperature = 1.5, .top_p = 1, .seed = seed}};
+    size_t n_stops;
+    r.stops = text_stops(b->tok, &n_stops);
+    r.n_stops = (int64_t)n_stops;
+    infer_result result = {0};
+    ok(infer_run(b->engine, &r, 1, NULL, &result, err));
+    ok(text_decode(b->tok, result.ids, (size_t)result.n, TEXT_SKIP_SPECIAL,
+                   &text, err));
+    cr_assert_gt(text.len, 4);
+    infer_results_free(&result, 1);
+    text_ids_free(&ids);
+    return base_str_take(&text);
+}
+
+/* Two rows; the first one's target is `answer`, the other's is never said. */
+static void put_two_rows(const char *answer)
+{
+    json_t *row = json_pack("{ssss}", "q", "one", "a", answer);
     base_str rows = {0};
     format_json_text(row, 0, &rows);
     json_decref(row);
     base_str_puts(&rows, "\n{\"q\": \"two more\", \"a\": \"?\"}\n");
     put("rows.jsonl", rows.s);
     base_str_free(&rows);
-    eval_task *t = task_of("task: say\noutput_type: generate_until\n"
-                           "test_file: rows.jsonl\ndoc_to_text: '{{q}}'\n"
-                           "doc_to_target: '{{a}}'\nmax_new_tokens: 12\n"
-                           "temperature: 1.5\nseed: 40\n"
-                           "add_special_tokens: false\n");
+}
+
+#define SAYING                                                                 \
+    "output_type: generate_until\ntest_file: rows.jsonl\n"                     \
+    "doc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\nmax_new_tokens: 12\n"       \
+    "temperature: 1.5\nseed: 40\nadd_special_tokens: false\n"
+
+/* The score of a task on the rows, and the second row's line in its log. */
+static eval_score run_rows(bench *b, const char *yaml, const char *log_path,
+                           json_t **second)
+{
+    eval_task *t = task_of(yaml);
     eval_docs *docs = docs_of(t);
-    eval_score score = run(&b, t, docs, "out");
-    cr_assert_eq(score.metric[0].value, 0.5);
-    char *log = slurp("out/base/say.jsonl"), *second = strchr(log, '\n') + 1;
-    json_t *line = NULL;
-    ok(format_json_parse(second, strlen(second), "log", &line, err));
-    cr_assert_str_eq(json_string_value(json_object_get(line, "completion")),
-                     texts[1]);
-    json_decref(line);
+    const eval_score score = run(b, t, docs, "out");
+    char *log = slurp(log_path), *line = strchr(log, '\n') + 1;
+    ok(format_json_parse(line, strlen(line), "log", second, err));
     free(log);
     eval_docs_free(docs);
     eval_task_free(t);
+    return score;
+}
 
-    /* the same with a stop string: nothing behind it is generated */
-    char yaml[512], stop = texts[1][2];
-    snprintf(yaml, sizeof yaml,
-             "task: cut\noutput_type: generate_until\ntest_file: rows.jsonl\n"
-             "doc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
-             "max_new_tokens: 12\nadd_special_tokens: false\n"
-             "temperature: 1.5\nseed: 40\n"
-             "until: [\"\\x%02x\"]\n",
+static const char *completion(const json_t *line)
+{
+    return json_string_value(json_object_get(line, "completion"));
+}
+
+Test(eval_run, answers_are_generated_and_judged)
+{
+    bench b = bench_open();
+    char *first = said_to(&b, "one", 40), *second = said_to(&b, "two more", 41);
+    json_t *line = NULL;
+    put_two_rows(first);
+    const eval_score score =
+        run_rows(&b, "task: say\n" SAYING, "out/base/say.jsonl", &line);
+    cr_assert_eq(score.metric[0].value, 0.5);
+    cr_assert_str_eq(completion(line), second);
+    json_decref(line);
+    free(first);
+    free(second);
+    bench_close(&b);
+}
+
+/* Nothing behind a stop string is generated: here the third character. */
+Test(eval_run, answers_end_at_a_stop_string)
+{
+    bench b = bench_open();
+    char *said = said_to(&b, "two more", 41), yaml[512];
+    const char stop = said[2];
+    const size_t before = strcspn(said, (char[]){stop, 0});
+    json_t *line = NULL;
+    put_two_rows("?");
+    snprintf(yaml, sizeof yaml, "task: cut\n" SAYING "until: [\"\\x%02x\"]\n",
              (unsigned)stop);
-    t = task_of(yaml);
-    docs = docs_of(t);
-    run(&b, t, docs, "out");
-    log = slurp("out/base/cut.jsonl");
-    second = strchr(log, '\n') + 1;
-    ok(format_json_parse(second, strlen(second), "log", &line, err));
-    const char *got = json_string_value(json_object_get(line, "completion"));
-    size_t before = strcspn(texts[1], (char[]){stop, 0});
-    cr_assert_eq(strlen(got), before);
-    cr_assert_eq(strncmp(got, texts[1], before), 0);
+    run_rows(&b, yaml, "out/base/cut.jsonl", &line);
+    cr_assert_eq(strlen(completion(line)), before);
+    cr_assert_eq(strncmp(completion(line), said, before), 0);
     cr_assert_eq(json_integer_value(json_object_get(line, "new_tokens")),
                  (json_int_t)before + 1);
     json_decref(line);
-    free(log);
-    eval_docs_free(docs);
-    eval_task_free(t);
-    free(texts[0]);
-    free(texts[1]);
+    free(said);
     bench_close(&b);
 }
 
