@@ -302,6 +302,22 @@ INLINE void add_rows(int m, const cpu_few *f, int64_t row, int64_t j,
         add_parts(m, f, row, j, at, part, part + 1, NULL);
 }
 
+static walk first_walk(const cpu_few *f)
+{
+    return (walk){.left = {(uintptr_t)f->blocks + AHEAD, bytes_of(f) - AHEAD}};
+}
+
+/* One row or two (m is a constant), the most frequent case: all in one loop,
+ * and too little is written for it to be fetched. */
+INLINE void one_or_two(int m, const cpu_few *f)
+{
+    const int64_t step = cpu_compact_blocks(f->k) * BLOCK;
+    const uint8_t *at = f->blocks;
+    walk next = first_walk(f);
+    for (int64_t j = 0; j < f->n; j += SIDE, at += step)
+        add_rows(m, f, 0, j, at, &next);
+}
+
 #define ROWS(m)                                                                \
     case m:                                                                    \
         add_rows(m, f, row, j, at, next);                                      \
@@ -311,8 +327,6 @@ static void add_some_rows(int64_t m, const cpu_few *f, int64_t row, int64_t j,
                           const uint8_t *at, walk *next)
 {
     switch (m) {
-        ROWS(1)
-        ROWS(2)
         ROWS(3)
         ROWS(4)
 #if VL == 16
@@ -328,12 +342,12 @@ static void add_some_rows(int64_t m, const cpu_few *f, int64_t row, int64_t j,
 
 /* Equal groups of at most GROUP rows of x, one after the other: blocks that the
  * first one has opened are in the first caches, and opened again. */
-static void few_direct(const cpu_few *f)
+static void few_groups(const cpu_few *f)
 {
     const int64_t groups = (f->m + GROUP - 1) / GROUP;
     const int64_t step = cpu_compact_blocks(f->k) * BLOCK;
     const uint8_t *at = f->blocks;
-    walk next = {.left = {(uintptr_t)at + AHEAD, bytes_of(f) - AHEAD}};
+    walk next = first_walk(f);
     for (int64_t j = 0; j < f->n; j += SIDE, at += step) {
         cpu_few_fetch_c(f, j, SIDE);
         for (int64_t i = 0; i < groups; ++i) {
@@ -444,13 +458,16 @@ INLINE void few_tiles(const cpu_few *f)
 
 void CPU_NAME(cpu_few_compact)(const cpu_few *f)
 {
+    if (f->m == 1)
+        one_or_two(1, f);
+    else if (f->m == 2)
+        one_or_two(2, f);
 #if VL < 16
-    if (f->m > GROUP) {
+    else if (f->m > GROUP)
         few_tiles(f);
-        return;
-    }
 #endif
-    few_direct(f);
+    else
+        few_groups(f);
 }
 
 void CPU_NAME(cpu_few_compact_x)(float *dst, const void *x, int64_t ldx,
