@@ -371,7 +371,9 @@ static bool wants_dA(const block *b, int from, int to)
     return false;
 }
 
-backend_view model_dres_act(const model_pass *p, int64_t rows)
+/* p->dres as products take it: model_norm_backward() left it so, until
+ * gradients of queries, keys and values take its place. */
+static backend_view dres_act(const model_pass *p, int64_t rows)
 {
     const backend *be = p->run->m->be;
     if (be->act == be->acc)
@@ -383,7 +385,7 @@ void model_norm_backward(const model_pass *p, backend_view x, const void *w,
                          const void *rstd)
 {
     backend *be = p->run->m->be;
-    const backend_view copy = model_dres_act(p, x.rows);
+    const backend_view copy = dres_act(p, x.rows);
     be->rmsnorm_bwd(be, backend_rows(p->dres, 0, x.rows),
                     backend_rows(p->dxn, 0, x.rows), x, w, rstd,
                     be->act == be->acc ? NULL : &copy);
@@ -399,7 +401,7 @@ static void mlp_backward(block *b, bool below)
     recompute_mlp(b);
     if (wants_dA(b, ROLE_DOWN, MODEL_ROLES))
         be->swiglu(be, b->slot[SLOT_A], b->slot[SLOT_GATE], b->slot[SLOT_UP]);
-    b->grad[SLOT_Y] = model_dres_act(b->p, b->rows);
+    b->grad[SLOT_Y] = dres_act(b->p, b->rows);
     b->grad[SLOT_GATE] = b->slot[SLOT_GATE];
     b->grad[SLOT_UP] = b->slot[SLOT_UP];
     b->grad[SLOT_XN2] = backend_rows(b->p->dxn, 0, b->rows);
@@ -472,7 +474,7 @@ void model_block_backward(model_pass *p, int64_t layer, bool below)
         if (b.last && wants_dA(&b, ROLE_O, ROLE_GATE))
             be->gather_rows(be, b.slot[SLOT_O], b.attn, run->device.row);
         backend_view dO = act(&b, run->wide, p->n, q);
-        b.grad[SLOT_X2] = model_dres_act(p, b.rows);
+        b.grad[SLOT_X2] = dres_act(p, b.rows);
         b.grad[SLOT_O] = b.last ? b.slot[SLOT_O] : dO;
         linears_backward(&b, ROLE_O, ROLE_GATE, qkv);
         if (qkv && b.last) {

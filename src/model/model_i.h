@@ -186,11 +186,9 @@ typedef struct model_pass {
 } model_pass;
 
 /* dres of the first x.rows rows += that of their norm, whose output's gradient
- * is in dxn, and then model_dres_act(), which is dres as products take it. It
- * holds until gradients of queries, keys and values take its place. */
+ * is in dxn. Products take it from run->dqkv, where it is left as act. */
 void model_norm_backward(const model_pass *p, backend_view x, const void *w,
                          const void *rstd);
-backend_view model_dres_act(const model_pass *p, int64_t rows);
 
 /* Layer `layer` from kept[layer].x to kept[layer].y. */
 void model_block_forward(model_pass *p, int64_t layer);

@@ -104,36 +104,42 @@ static void check_joined(conform *c, const cf_operand *o, const char *name,
         cf_check_rounded(c, o, name, (double)terms, 2, 4);
 }
 
+/* plus 1 of gemm_wt: what is there, times beta. */
+static void joined_product(conform *c, const struct joined_case *s,
+                           cf_kind kind, bool back, int plus)
+{
+    const int64_t k = back ? s->out : s->in, cols = back ? s->in : s->out;
+    cf_next(c, "n %d in %d out %d rank %d pad %d beta %g plus %s to %s",
+            (int)s->n, (int)s->in, (int)s->out, (int)s->rank, s->pad, s->beta,
+            plus_names[plus], kind == CF_ACC ? "acc" : "act");
+    cf_operand x = cf_random(c, CF_ACT, s->n, k, s->pad, 1);
+    cf_operand h = cf_random(c, CF_ACT, s->n, s->rank, s->pad, 1);
+    cf_operand b = back ? cf_random(c, CF_ACT, s->rank, cols, s->pad, 1)
+                        : cf_random(c, CF_ACT, cols, s->rank, s->pad, 1);
+    cf_operand y = cf_target(c, kind, s->n, cols, s->pad, plus == 1);
+    cf_operand other = cf_random(c, kind, s->n, cols, s->pad, 3);
+    cf_weight w = cf_weights(c, s->out, s->in, BASE_BF16);
+    CF_EACH(i)
+    {
+        backend *be = c->be[i];
+        const backend_low low = {h.v[i], b.v[i]};
+        if (back)
+            be->gemm_wt(be, y.v[i], x.v[i], w.p[i], &low, s->beta);
+        else
+            be->gemm_w(be, y.v[i], x.v[i], w.p[i], &low,
+                       plus_of(plus, &y, &other, i));
+    }
+    check_joined(c, &y, "sum", k + s->rank);
+}
+
 static void low_rank_joins(conform *c, bool back)
 {
-    for (size_t t = 0; t < 4 * COUNT(joined); t++) {
-        const struct joined_case *s = &joined[t / 4];
-        const cf_kind kind = t % 2 ? CF_ACC : CF_ACT;
-        const int64_t k = back ? s->out : s->in, cols = back ? s->in : s->out;
-        const int plus = s->beta == 0 ? 0 : t % 4 / 2 ? 2 : 1;
-        if (t % 4 / 2 && (back || plus == 0))
-            continue; /* there is no other matrix */
-        cf_next(c, "n %d in %d out %d rank %d pad %d beta %g plus %s to %s",
-                (int)s->n, (int)s->in, (int)s->out, (int)s->rank, s->pad,
-                s->beta, plus_names[plus], t % 2 ? "acc" : "act");
-        cf_operand x = cf_random(c, CF_ACT, s->n, k, s->pad, 1);
-        cf_operand h = cf_random(c, CF_ACT, s->n, s->rank, s->pad, 1);
-        cf_operand b = back ? cf_random(c, CF_ACT, s->rank, cols, s->pad, 1)
-                            : cf_random(c, CF_ACT, cols, s->rank, s->pad, 1);
-        cf_operand y = cf_target(c, kind, s->n, cols, s->pad, plus == 1);
-        cf_operand other = cf_random(c, kind, s->n, cols, s->pad, 3);
-        cf_weight w = cf_weights(c, s->out, s->in, BASE_BF16);
-        CF_EACH(i)
-        {
-            backend *be = c->be[i];
-            const backend_low low = {h.v[i], b.v[i]};
-            if (back)
-                be->gemm_wt(be, y.v[i], x.v[i], w.p[i], &low, s->beta);
-            else
-                be->gemm_w(be, y.v[i], x.v[i], w.p[i], &low,
-                           plus_of(plus, &y, &other, i));
-        }
-        check_joined(c, &y, "sum", k + s->rank);
+    for (size_t t = 0; t < COUNT(joined); t++) {
+        const int first = joined[t].beta != 0;
+        const int last = first && !back ? 2 : first; /* gemm_wt has no other */
+        for (int plus = first; plus <= last; plus++)
+            for (int kind = CF_ACT; kind <= CF_ACC; kind++)
+                joined_product(c, &joined[t], (cf_kind)kind, back, plus);
     }
 }
 

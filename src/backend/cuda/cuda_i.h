@@ -68,8 +68,9 @@ void cuda_ops_fill(backend *be);
 /* ---- products of matrices by cuBLASLt --------------------------------- */
 
 /* c [m, n] = alpha op(a) op(b) + beta plus, row-major; op(a) [m, k] is stored
- * as [m, k], or as [k, m] with turn_a; op(b) [k, n] as [k, n], or as [n, k] with
- * turn_b; plus lies as c does, or is c. ab is F32 or BF16, c the same or F32. Sums are float, never TF32. */
+ * as [m, k], or as [k, m] with turn_a; op(b) [k, n] as [k, n], or as [n, k]
+ * with turn_b; plus lies as c does, or is c. ab is F32 or BF16, c the same or
+ * F32. Sums are float, never TF32. */
 typedef struct cuda_product {
     int64_t m, n, k;
     int64_t lda, ldb, ldc;

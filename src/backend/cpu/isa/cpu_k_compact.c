@@ -198,17 +198,17 @@ enum { AHEAD = 8 * BLOCK };
 
 /* What is asked for: blocks of this product, then what follows after it. */
 typedef struct walk {
-    stream left;
+    stream next;
     bool last; /* it is what follows */
 } walk;
 
 INLINE void ask_for_block(walk *w, const cpu_few *f)
 {
-    if (w->left.left <= 0 && !w->last) {
-        w->left = (stream){(uintptr_t)f->after, f->after_bytes};
+    if (w->next.left <= 0 && !w->last) {
+        w->next = (stream){(uintptr_t)f->after, f->after_bytes};
         w->last = true;
     }
-    stream_bytes(&w->left, BLOCK);
+    stream_bytes(&w->next, BLOCK);
 }
 
 INLINE int64_t bytes_of(const cpu_few *f)
@@ -284,7 +284,7 @@ INLINE void add_parts(int m, const cpu_few *f, int64_t row, int64_t j,
             const int64_t col = j + (v * COMPACT_PARTS + p) * VL;
             for (int i = 0; i < m && col < f->n; ++i)
                 few_put(f, row + i, col, (const float *)&sum[i][p][v],
-                        least(f->n - col, VL), f->c_bf);
+                        least(f->n - col, VL));
         }
 }
 
@@ -304,7 +304,7 @@ INLINE void add_rows(int m, const cpu_few *f, int64_t row, int64_t j,
 
 static walk first_walk(const cpu_few *f)
 {
-    return (walk){.left = {(uintptr_t)f->blocks + AHEAD, bytes_of(f) - AHEAD}};
+    return (walk){.next = {(uintptr_t)f->blocks + AHEAD, bytes_of(f) - AHEAD}};
 }
 
 /* One row or two (m is a constant), the most frequent case: all in one loop,
@@ -450,7 +450,7 @@ INLINE void few_tiles(const cpu_few *f)
         for (int64_t i = 0; i < f->m; ++i)
             for (int64_t p = 0; p < PANELS && j + p * PANEL < f->n; ++p)
                 few_put(f, i, j + p * PANEL, s.panel[p] + i * PANEL,
-                        least(f->n - j - p * PANEL, PANEL), f->c_bf);
+                        least(f->n - j - p * PANEL, PANEL));
     }
 }
 

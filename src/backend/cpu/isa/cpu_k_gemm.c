@@ -206,16 +206,6 @@ INLINE void few_rows(const char **row, int rows, const cpu_few *f, int64_t j,
         row[i] = (const char *)f->w + (j + i < f->n ? j + i : f->n - 1) * ld;
 }
 
-/* c[., j .. j + count) from the sums of one row of x. */
-INLINE void few_finish(const cpu_few *f, const float *sum, int64_t i, int64_t j,
-                       int64_t count)
-{
-    if (f->c_bf)
-        few_put(f, i, j, sum, count, true);
-    else
-        few_put(f, i, j, sum, count, false);
-}
-
 /* One or two rows: rows of w are turned in groups of VL. A step along k is what
  * one transposition gives of every group. While the groups of a step are turned
  * one after the other, the products of the step before fill the gaps. */
@@ -295,8 +285,8 @@ INLINE void few_turned(int m, const cpu_few *f, bool bf)
         stream next = stream_from(f, j + TURN_W, ld);
         turned_block(m, f, row, &next, bf, sum);
         for (int i = 0; i < m; ++i)
-            few_finish(f, (const float *)sum[i], i, j,
-                       f->n - j < TURN_W ? f->n - j : TURN_W);
+            few_put(f, i, j, (const float *)sum[i],
+                    f->n - j < TURN_W ? f->n - j : TURN_W);
     }
 }
 
@@ -443,7 +433,7 @@ INLINE void lane_finish(const cpu_few *f, const vf *sum, int64_t i, int64_t j,
         for (int g = 0; g < LANE_GROUPS; ++g)
             for (int r = 0; r < dup; ++r)
                 row[g * dup + r] = part[g * VL + l * dup + r];
-        few_finish(f, row, i + l, j, count);
+        few_put(f, i + l, j, row, count);
     }
 }
 

@@ -154,10 +154,8 @@ void CPU_NAME(cpu_rmsnorm_bwd)(float *dx, const float *dy, const void *x,
                                const float *w, float rstd, int64_t d, bool bf,
                                void *copy)
 {
-    if (bf && copy)
+    if (bf)
         rmsnorm_bwd_as(dx, dy, x, w, rstd, d, true, copy);
-    else if (bf)
-        rmsnorm_bwd_as(dx, dy, x, w, rstd, d, true, NULL);
     else
         rmsnorm_bwd_as(dx, dy, x, w, rstd, d, false, copy);
 }

@@ -183,11 +183,15 @@ INLINE void put_scaled(void *c, const void *plus, const float *sum, int64_t n,
 
 /* c[row][col ..] of a product of few rows, n columns of it from their sums. */
 INLINE void few_put(const cpu_few *f, int64_t row, int64_t col,
-                    const float *sum, int64_t n, bool bf)
+                    const float *sum, int64_t n)
 {
-    const int64_t at = (row * f->ldc + col) * (bf ? 2 : 4);
-    put_scaled((char *)f->c + at, (const char *)f->plus + at, sum, n, f->alpha,
-               f->beta, bf);
+    const int64_t at = (row * f->ldc + col) * (f->c_bf ? 2 : 4);
+    char *c = (char *)f->c + at;
+    const char *plus = (const char *)f->plus + at;
+    if (f->c_bf)
+        put_scaled(c, plus, sum, n, f->alpha, f->beta, true);
+    else
+        put_scaled(c, plus, sum, n, f->alpha, f->beta, false);
 }
 
 /* Of two numbers; where a is NaN or b is, b (as MAXPS and MINPS have it). */

@@ -62,7 +62,7 @@ static void finish_group(const cpu_few *f, int64_t x_row, int64_t col,
             few_put(f, x_row + i, col + half * TILE_SIDE,
                     sum + (i / TILE_SIDE * 2 + half) * (UNIT / 4) +
                         i % TILE_SIDE * TILE_SIDE,
-                    left < TILE_SIDE ? left : TILE_SIDE, f->c_bf);
+                    left < TILE_SIDE ? left : TILE_SIDE);
         }
 }
 

@@ -85,7 +85,7 @@ static void finish_panel(const cpu_few *f, int64_t x_row, int64_t col,
                 store(row + i * SIDE + half * VL, r[i]);
         }
         for (int64_t i = x_row + odd; i < f->m && i < x_row + SIDE; i += 2)
-            few_put(f, i, col, row + (i - x_row) / 2 * SIDE, cols, f->c_bf);
+            few_put(f, i, col, row + (i - x_row) / 2 * SIDE, cols);
     }
 }
 

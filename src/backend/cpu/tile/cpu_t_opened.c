@@ -222,7 +222,7 @@ INLINE void finish(const few_sums *sums, const cpu_few *f, int64_t col)
 {
     const int64_t cols = f->n - col < SIDE ? f->n - col : SIDE;
     for (int64_t i = 0; i < f->m; i++)
-        few_put(f, i, col, sums->at + i * SIDE, cols, f->c_bf);
+        few_put(f, i, col, sums->at + i * SIDE, cols);
 }
 
 void CPU_NAME(cpu_tile_few)(const cpu_few *f)
