@@ -32,11 +32,6 @@ static const struct linear_case {
 /* What gemm_w adds: nothing (beta 0), what is there, or another matrix. */
 static const char *const plus_names[] = {"nothing", "itself", "another"};
 
-static int plus_kinds(double beta)
-{
-    return beta == 0 ? 1 : 3;
-}
-
 static const backend_view *plus_of(int plus, const cf_operand *y,
                                    const cf_operand *other, int i)
 {
@@ -67,7 +62,7 @@ static void weight_product(conform *c, const struct linear_case *s,
 CONFORM(gemm_w)
 {
     for (size_t t = 0; t < COUNT(linear); t++)
-        for (int plus = 0; plus < plus_kinds(linear[t].beta); plus++)
+        for (int plus = 0; plus < (linear[t].beta == 0 ? 1 : 3); plus++)
             for (int kind = CF_ACT; kind <= CF_ACC; kind++)
                 weight_product(c, &linear[t], (cf_kind)kind, plus);
 }
