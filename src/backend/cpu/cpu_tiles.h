@@ -5,9 +5,10 @@
  *
  * Operands are cut into panels of CPU_TILE_SIDE rows of a, or columns of b, and
  * CPU_TILE_STEP along k. A step of a packed panel is two tiles: of a, rows 0 to
- * 15 and 16 to 31; of b, the even columns and the odd ones. Every sum runs over
- * k in steps of 32 from 0 (tile/cpu_tile.h), so an element has the same bits in
- * every kernel here and in every company. */
+ * 15 and 16 to 31 (with vectors a panel of a is its rows, one after the other);
+ * of b, the even columns and the odd ones. Every sum runs over k in steps of 32
+ * from 0 (tile/cpu_tile.h), so an element has the same bits in every kernel
+ * here and in every company. */
 #ifndef CPU_TILES_H
 #define CPU_TILES_H
 
@@ -92,7 +93,8 @@ typedef struct cpu_tile_sum {
 typedef struct cpu_tile_kernels {
     void (*start)(void);
     void (*stop)(void);
-    /* A panel of a: 32 rows from `rows` (fewer: zeros), k elements of each. */
+    /* A panel of a: 32 rows from `rows` (of fewer, the others are zeros, or
+     * never read), k elements of each. */
     void (*pack_a)(uint16_t *panel, const uint16_t *rows, int64_t ld,
                    int64_t n_rows, int64_t k);
     void (*pack_b)(const cpu_tile_b *b); /* all panels */

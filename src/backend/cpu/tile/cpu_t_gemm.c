@@ -9,6 +9,20 @@ enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 
 /* ---- packing ---------------------------------------------------------- */
 
+/* Vectors read eight rows side by side: whole rows, one after the other, which
+ * the processor fetches ahead. From tiles it fetches what comes next in memory,
+ * the rows of the group after this one. */
+#ifdef CPU_TILE_VECTORS
+void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
+                               int64_t ld, int64_t n_rows, int64_t k)
+{
+    n_rows = n_rows < SIDE ? n_rows : SIDE;
+    for (int64_t i = 0; i < n_rows; i++, rows += ld)
+        for (int64_t t = 0; t < k; t += STEP, panel += STEP)
+            _mm512_store_si512(
+                panel, _mm512_maskz_loadu_epi16(first_of_32(k - t), rows + t));
+}
+#else
 void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
                                int64_t ld, int64_t n_rows, int64_t k)
 {
@@ -20,6 +34,7 @@ void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
             panel += TILE;
         }
 }
+#endif
 
 /* Columns 0, 2, 4 .. of b as one tile, columns 1, 3, 5 .. as the other. */
 
@@ -358,13 +373,21 @@ typedef struct tiles {
     int64_t half, step, stride;
 } tiles;
 
+INLINE tiles tiles_of_rows(const uint16_t *at, int64_t ld)
+{
+    return (tiles){at, TILE_SIDE * ld, STEP, 2 * ld};
+}
+
 INLINE tiles a_tiles(const cpu_tile_a *a, int64_t panel)
 {
     if (panel < a->direct)
-        return (tiles){a->rows + panel * SIDE * a->ld, TILE_SIDE * a->ld, STEP,
-                       2 * a->ld};
-    return (tiles){a->packed + (panel - a->direct) * a->steps * UNIT, TILE,
-                   UNIT, LINE};
+        return tiles_of_rows(a->rows + panel * SIDE * a->ld, a->ld);
+    const uint16_t *packed = a->packed + (panel - a->direct) * a->steps * UNIT;
+#ifdef CPU_TILE_VECTORS
+    return tiles_of_rows(packed, a->steps * STEP);
+#else
+    return (tiles){packed, TILE, UNIT, LINE};
+#endif
 }
 
 /* A panel's lines. */
