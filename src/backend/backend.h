@@ -60,6 +60,24 @@ static inline backend_view backend_rows(backend_view v, int64_t row,
     return v;
 }
 
+/* The row stride, in elements, for matrices whose rows products read: `cols`,
+ * or 64 bytes more. Rows that lie a multiple of 1 KB apart fall into few sets
+ * of a processor's caches, and have to be copied before a product. */
+static inline int64_t backend_row_stride(base_dtype dtype, int64_t cols)
+{
+    const int64_t line = 64 / (int64_t)base_dtype_bytes(dtype);
+    return cols % (16 * line) ? cols : cols + line;
+}
+
+/* A matrix with that stride. */
+static inline backend_view backend_rows_apart(void *data, base_dtype dtype,
+                                              int64_t rows, int64_t cols)
+{
+    backend_view v = backend_matrix(data, dtype, rows, cols);
+    v.ld = backend_row_stride(dtype, cols);
+    return v;
+}
+
 /* A product of low rank r that joins a product with a weight. NULL, or without
  * columns of `left`: none does. */
 typedef struct backend_low {

@@ -29,6 +29,13 @@ static backend_view act(const block *b, void *data, int64_t rows, int64_t cols)
     return backend_matrix(data, b->be->act, rows, cols);
 }
 
+/* In the workspace, read by products. */
+static backend_view apart(const block *b, void *data, int64_t rows,
+                          int64_t cols)
+{
+    return backend_rows_apart(data, b->be->act, rows, cols);
+}
+
 static backend_view acc(const block *b, void *data, int64_t rows, int64_t cols)
 {
     return backend_matrix(data, b->be->acc, rows, cols);
@@ -47,22 +54,22 @@ static void open_block(block *b, const model_pass *p, int64_t layer)
     b->last = layer + 1 == c->n_layers;
     b->rows = b->last ? p->label : p->n;
     b->x = act(b, k->x, p->n, c->d);
-    b->attn = act(b, k->o, p->n, q);
+    b->attn = apart(b, k->o, p->n, q);
     b->lse = acc(b, k->lse, p->n, c->n_heads);
 
     backend_view qkv = act(b, k->qkv, p->n, q + 2 * kv);
-    backend_view gu = act(b, k->gu, b->rows, 2 * f);
+    backend_view gu = apart(b, k->gu, b->rows, 2 * f);
     b->qk = backend_cols(qkv, 0, q + kv);
-    b->slot[SLOT_XN1] = act(b, run->t, p->n, c->d);
+    b->slot[SLOT_XN1] = apart(b, run->t, p->n, c->d);
     b->slot[SLOT_Q] = backend_cols(qkv, 0, q);
     b->slot[SLOT_K] = backend_cols(qkv, q, kv);
     b->slot[SLOT_V] = backend_cols(qkv, q + kv, kv);
-    b->slot[SLOT_O] = b->last ? act(b, run->label_o, b->rows, q) : b->attn;
+    b->slot[SLOT_O] = b->last ? apart(b, run->label_o, b->rows, q) : b->attn;
     b->slot[SLOT_X2] = act(b, k->x2, b->rows, c->d);
-    b->slot[SLOT_XN2] = act(b, run->t, b->rows, c->d);
+    b->slot[SLOT_XN2] = apart(b, run->t, b->rows, c->d);
     b->slot[SLOT_GATE] = backend_cols(gu, 0, f);
     b->slot[SLOT_UP] = backend_cols(gu, f, f);
-    b->slot[SLOT_A] = act(b, run->wide, b->rows, f);
+    b->slot[SLOT_A] = apart(b, run->wide, b->rows, f);
     b->slot[SLOT_Y] = act(b, k->y, b->rows, c->d);
 }
 
@@ -378,7 +385,7 @@ static backend_view dres_act(const model_pass *p, int64_t rows)
     const backend *be = p->run->m->be;
     if (be->act == be->acc)
         return backend_rows(p->dres, 0, rows);
-    return backend_matrix(p->run->dqkv, be->act, rows, p->dres.cols);
+    return backend_rows_apart(p->run->dqkv, be->act, rows, p->dres.cols);
 }
 
 void model_norm_backward(const model_pass *p, backend_view x, const void *w,
@@ -440,7 +447,7 @@ static void attention_backward(block *b, backend_view dO, bool below)
     const model_pass *p = b->p;
     const model_run *run = p->run;
     int64_t q = model_q_width(b->c), kv = model_kv_width(b->c);
-    backend_view dqkv = act(b, run->dqkv, p->n, q + 2 * kv);
+    backend_view dqkv = apart(b, run->dqkv, p->n, q + 2 * kv);
     b->grad[SLOT_Q] = backend_cols(dqkv, 0, q);
     b->grad[SLOT_K] = backend_cols(dqkv, q, kv);
     b->grad[SLOT_V] = backend_cols(dqkv, q + kv, kv);
@@ -473,7 +480,7 @@ void model_block_backward(model_pass *p, int64_t layer, bool below)
         recompute_attention(&b);
         if (b.last && wants_dA(&b, ROLE_O, ROLE_GATE))
             be->gather_rows(be, b.slot[SLOT_O], b.attn, run->device.row);
-        backend_view dO = act(&b, run->wide, p->n, q);
+        backend_view dO = apart(&b, run->wide, p->n, q);
         b.grad[SLOT_X2] = dres_act(p, b.rows);
         b.grad[SLOT_O] = b.last ? b.slot[SLOT_O] : dO;
         linears_backward(&b, ROLE_O, ROLE_GATE, qkv);

@@ -190,25 +190,26 @@ static backend_view last_norm(const model_pass *p)
     backend *be = m->be;
     int64_t d = m->config.d;
     void *y = run->kept[m->config.n_layers - 1].y;
-    backend_view xn = backend_matrix(run->t, be->act, p->label, d);
+    backend_view xn = backend_rows_apart(run->t, be->act, p->label, d);
     be->rmsnorm(be, xn, run->rstd, backend_matrix(y, be->act, p->label, d),
                 m->norm, m->config.norm_eps);
     return xn;
 }
 
-/* Rows [from, from + view.rows) of the label rows, as logits in `memory`. */
-static backend_view head_chunk(const model_pass *p, backend_view xn,
-                               int64_t from, void *memory)
+/* Label rows from `from` on that are computed at a time. */
+static int64_t chunk_rows(const model_pass *p, backend_view xn, int64_t from)
 {
-    model_run *run = p->run;
-    backend *be = run->m->be;
-    int64_t left = xn.rows - from;
-    int64_t rows = left < run->chunk ? left : run->chunk;
-    backend_view logits =
-        backend_matrix(memory, be->acc, rows, run->m->config.vocab);
-    be->gemm_w(be, logits, backend_rows(xn, from, rows), run->m->head, NULL,
-               NULL);
-    return logits;
+    const int64_t left = xn.rows - from;
+    return left < p->run->chunk ? left : p->run->chunk;
+}
+
+/* Rows [from, from + logits.rows) of the label rows. */
+static void head_chunk(const model_pass *p, backend_view logits,
+                       backend_view xn, int64_t from)
+{
+    backend *be = p->run->m->be;
+    be->gemm_w(be, logits, backend_rows(xn, from, logits.rows), p->run->m->head,
+               NULL, NULL);
 }
 
 /* Host values of acc type from their place in the workspace. */
@@ -235,7 +236,9 @@ static void fetch_logits(const model_pass *p, void *logits)
     for (int64_t from = 0; from < xn.rows; from += run->chunk) {
         char *to = (char *)logits + (size_t)from * row;
         backend_view chunk =
-            head_chunk(p, xn, from, in_place ? to : run->logits);
+            backend_matrix(in_place ? to : run->logits, be->acc,
+                           chunk_rows(p, xn, from), run->m->config.vocab);
+        head_chunk(p, chunk, xn, from);
         int64_t real = p->label_real - from;
         chunk.rows = real < chunk.rows ? real : chunk.rows;
         if (chunk.rows <= 0)
@@ -290,7 +293,10 @@ static void head_loss(const model_pass *p, bool backward)
     backend_view xn = last_norm(p);
     be->weight_acquire(be, &run->m->head, 1);
     for (int64_t from = 0; from < p->label; from += run->chunk) {
-        backend_view logits = head_chunk(p, xn, from, run->logits);
+        backend_view logits =
+            backend_rows_apart(run->logits, be->acc, chunk_rows(p, xn, from),
+                               run->m->config.vocab);
+        head_chunk(p, logits, xn, from);
         const int32_t *target = run->device.target + from;
         char *lse = (char *)run->nll_lse + (size_t)from * size;
         char *nll = (char *)run->nll + (size_t)from * size;

@@ -44,6 +44,12 @@ static void *take(base_plan *plan, int64_t rows, int64_t cols, base_dtype dtype)
     return base_plan_take(plan, n, base_dtype_bytes(dtype));
 }
 
+/* Columns to take for a matrix that products read. */
+static int64_t apart(const model_run *run, int64_t cols)
+{
+    return backend_row_stride(run->m->be->act, cols);
+}
+
 static void layout_inputs(const model_run *run, base_plan *plan,
                           model_inputs *in)
 {
@@ -74,11 +80,11 @@ static void layout_kept(model_run *run, base_plan *plan, int64_t l,
         k->h[r] = take(plan, r < ROLE_O ? n : rows, run->limits.rank, act);
     if (s != MODEL_KEEP_INPUTS) {
         k->qkv = take(plan, n, q + 2 * kv, act);
-        k->o = take(plan, n, q, act);
+        k->o = take(plan, n, apart(run, q), act);
         k->lse = take(plan, n, c->n_heads, acc);
     }
     if (s == MODEL_KEEP_ALL)
-        k->gu = take(plan, rows, 2 * c->ffn, act);
+        k->gu = take(plan, rows, apart(run, 2 * c->ffn), act);
 }
 
 /* What the layers that do not keep it of their own share. */
@@ -95,11 +101,11 @@ static model_kept layout_shared(model_run *run, base_plan *plan)
     model_kept shared = {0};
     if (s == MODEL_KEEP_INPUTS) {
         shared.qkv = take(plan, n, q + 2 * kv, act);
-        shared.o = take(plan, n, q, act);
+        shared.o = take(plan, n, apart(run, q), act);
         shared.lse = backward ? take(plan, n, c->n_heads, acc) : NULL;
     }
     if (s != MODEL_KEEP_ALL)
-        shared.gu = take(plan, n, 2 * c->ffn, act);
+        shared.gu = take(plan, n, apart(run, 2 * c->ffn), act);
     if (!backward) { /* the residual stream stays in one place */
         shared.x = take(plan, n, c->d, act);
         for (int r = 0; r < MODEL_ROLES; r++)
@@ -148,18 +154,21 @@ static void layout(model_run *run, base_plan *plan, model_kept *kept,
     layout_blocks(run, plan, shared, kept);
     part->kept = plan->used - start - part->live;
     start = plan->used;
-    run->logits = take(plan, run->chunk, c->vocab, acc);
+    run->logits =
+        take(plan, run->chunk, backend_row_stride(acc, c->vocab), acc);
     part->logits = plan->used - start;
-    run->t = take(plan, run->N, c->d, act);
-    run->wide = take(plan, run->N, larger(c->ffn, q), act);
-    run->label_o = take(plan, run->M, q, act);
+    run->t = take(plan, run->N, apart(run, c->d), act);
+    run->wide =
+        take(plan, run->N, larger(apart(run, c->ffn), apart(run, q)), act);
+    run->label_o = take(plan, run->M, apart(run, q), act);
     run->nll = take(plan, run->M, 1, acc);
     run->nll_lse = take(plan, run->M, 1, acc);
     run->rstd = take(plan, run->M, 1, acc);
     if (run->limits.backward) {
         run->dres = take(plan, run->N, c->d, acc);
         run->dxn = take(plan, run->N, c->d, acc);
-        run->dqkv = take(plan, run->N, larger(q + 2 * kv, c->d), act);
+        run->dqkv = take(plan, run->N,
+                         larger(apart(run, q + 2 * kv), apart(run, c->d)), act);
         run->delta = take(plan, run->N, c->n_heads, acc);
         run->dh = take(plan, MODEL_TOGETHER * run->N, run->limits.rank, act);
         run->grad = take(plan, run->limits.rank,
