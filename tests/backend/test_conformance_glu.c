@@ -7,6 +7,7 @@ static const struct glu_case {
     {1, 100, {0, 0}},   {5, 300, {0, 0}},   {16, 96, {8, 8}},
     {40, 577, {0, 0}},  {70, 64, {0, 0}},   {130, 77, {8, 8}},
     {130, 800, {8, 0}}, {330, 96, {0, 33}}, {257, 33, {0, 0}},
+    {1100, 40, {8, 0}},
 };
 
 /* SwiGLU that goes with the products is what it is after them, to the last bit;

@@ -12,6 +12,10 @@ enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
  * saves one: a low rank's terms. */
 enum { MOST_K = 384, ONE_K = 576, OVER = 64, MOST_N = 384 };
 
+/* A thread keeps packed columns of op(b) for its next rows of a if they are at
+ * most so many elements: more fall out of the third cache. */
+enum { MOST_KEPT = 2 << 20 };
+
 static int64_t most_m(const cpu_backend *cpu)
 {
     return cpu->l2_bytes < 2 << 20 ? 256 : 512;
@@ -125,10 +129,14 @@ static int64_t packed_elements(const part *t)
     return t->packed * cpu_tile_steps(t->p->k) * UNIT;
 }
 
-/* A thread's memory: a packed panel of b, and sums. */
-static size_t panel_elements(const plan *s)
+/* A thread's memory: a packed panel of b, or all of a piece's, and sums. */
+static int64_t panel_elements(const plan *s)
 {
-    return (size_t)(cpu_tile_steps(s->k.size) * UNIT);
+    return cpu_tile_steps(s->k.size) * UNIT;
+}
+static int64_t block_elements(const plan *s)
+{
+    return cpu_tile_panels(s->n.size) * panel_elements(s);
 }
 static size_t sum_floats(const plan *s)
 {
@@ -141,6 +149,7 @@ static size_t sum_floats(const plan *s)
 typedef struct product {
     const cpu_call *p;
     plan s;
+    int64_t kept; /* where its panels of b begin */
 } product;
 
 /* Products cut alike, and a thread's place in them: pieces are dealt out in
@@ -151,6 +160,7 @@ typedef struct walk {
     const product *of;
     int n;
     const cpu_glu *glu; /* of the products, or NULL */
+    bool keep;          /* panels of b, for the next piece of these columns */
     uint16_t *b;
     float *sum;
 } walk;
@@ -158,9 +168,11 @@ typedef struct walk {
 typedef struct place {
     const product *of;
     int64_t row, m, col, n, block; /* m 0: the end */
+    bool again; /* the thread's piece before had these columns */
 } place;
 
-static place place_at(const product *of, int64_t piece, int64_t block)
+static place place_at(const product *of, int64_t piece, int64_t block,
+                      int n_threads)
 {
     const plan *s = &of->s;
     const int64_t i = piece % s->m.count, j = piece / s->m.count;
@@ -171,7 +183,8 @@ static place place_at(const product *of, int64_t piece, int64_t block)
                    cpu_cut_length(s->m, i),
                    j * s->n.size,
                    cpu_cut_length(s->n, j),
-                   block};
+                   block,
+                   i >= n_threads};
 }
 
 /* A part's terms k at a place. */
@@ -218,11 +231,20 @@ static void block_parts(place at, cpu_tile_block *g)
     }
 }
 
+/* Its panels of b. */
+static uint16_t *block_panels(const walk *w, place at)
+{
+    return w->keep ? w->b + at.of->kept + at.block * block_elements(&at.of->s)
+                   : w->b;
+}
+
 /* What is fetched of the next block: its first part. */
-static void block_next(place then, cpu_tile_block *g)
+static void block_next(const walk *w, place then, cpu_tile_block *g)
 {
     if (then.m == 0)
         return;
+    if (w->keep && then.again)
+        g->next_panel = block_panels(w, then);
     const plan *s = &then.of->s;
     const part *t = s->part;
     while (terms_of(s, t, then.block).n == 0)
@@ -254,7 +276,9 @@ static void run_block(const walk *w, place at, place then)
     const bool last = at.block + 1 == at.of->s.k.count;
     cpu_tile_block g = {.m = at.m,
                         .n = at.n,
-                        .panel = w->b,
+                        .panel = block_panels(w, at),
+                        .keep = w->keep,
+                        .again = w->keep && at.again,
                         .sum = w->sum,
                         .first = at.block == 0,
                         .last = last,
@@ -265,7 +289,7 @@ static void run_block(const walk *w, place at, place then)
                         .alpha = p->alpha,
                         .beta = p->beta};
     block_parts(at, &g);
-    block_next(then, &g);
+    block_next(w, then, &g);
     if (w->glu && last && at.of == w->of + w->n - 1)
         g.glu = block_glu(w->glu, at);
     w->cpu->tiles->gemm(&g);
@@ -275,7 +299,7 @@ static void run_pieces(const walk *w, int thread, int n_threads)
 {
     int64_t piece = thread, block = 0;
     const product *of = w->of;
-    place at = place_at(of, piece, block);
+    place at = place_at(of, piece, block, n_threads);
     while (at.m > 0) {
         if (++block == of->s.k.count) {
             block = 0;
@@ -284,7 +308,7 @@ static void run_pieces(const walk *w, int thread, int n_threads)
                 piece += n_threads;
             }
         }
-        const place then = place_at(of, piece, block);
+        const place then = place_at(of, piece, block, n_threads);
         run_block(w, at, then);
         at = then;
     }
@@ -312,7 +336,8 @@ typedef struct tiles_call {
     const product *of;
     int n;
     const cpu_glu *glu;
-    size_t panel; /* elements */
+    bool keep;
+    int64_t panels; /* elements */
 } tiles_call;
 
 static void tiles_part(void *context, int thread, int n)
@@ -323,8 +348,9 @@ static void tiles_part(void *context, int thread, int n)
                     .of = c->of,
                     .n = c->n,
                     .glu = c->glu,
+                    .keep = c->keep,
                     .b = mine,
-                    .sum = (float *)(void *)(mine + c->panel)};
+                    .sum = (float *)(void *)(mine + c->panels)};
     bool packs = false;
     c->cpu->tiles->start();
     for (int j = 0; j < c->n; j++) {
@@ -365,17 +391,24 @@ static bool place_packed(cpu_backend *cpu, product *of, int n)
 static void run_products(cpu_backend *cpu, product *of, int n,
                          const cpu_glu *glu)
 {
-    size_t panel = 0, sums = 0;
+    int64_t one = 0, all = 0;
+    size_t sums = 0;
     for (int i = 0; i < n; i++) {
-        const size_t own_panel = panel_elements(&of[i].s);
-        const size_t own_sums = sum_floats(&of[i].s);
-        panel = own_panel > panel ? own_panel : panel;
+        const plan *s = &of[i].s;
+        const int64_t panel = panel_elements(s);
+        const size_t own_sums = sum_floats(s);
+        one = panel > one ? panel : one;
+        of[i].kept = all;
+        all += s->k.count * block_elements(s);
         sums = own_sums > sums ? own_sums : sums;
     }
+    const bool keep = of->s.m.count > cpu->be.n_threads && all <= MOST_KEPT;
+    const int64_t panels = keep ? all : one;
     if (!place_packed(cpu, of, n) ||
-        !cpu_scratch(cpu, panel * sizeof(uint16_t) + sums * sizeof(float)))
+        !cpu_scratch(cpu,
+                     (size_t)panels * sizeof(uint16_t) + sums * sizeof(float)))
         return;
-    tiles_call c = {cpu, of, n, glu, panel};
+    tiles_call c = {cpu, of, n, glu, keep, panels};
     backend_team_run(cpu->be.team, cpu->be.n_threads, tiles_part, &c);
 }
 

@@ -57,15 +57,18 @@ typedef struct cpu_tile_glu {
 } cpu_tile_glu;
 
 /* sum [m, n] (+)= a[0] b[0], then a[1] b[1] and so on, over a block of k; with
- * `last`, c = alpha sum + beta plus. Panels of b are packed one after the other
- * into `panel`. Meanwhile what comes next is fetched: next_a, and the first
- * panel of next_b. */
+ * `last`, c = alpha sum + beta plus. Panels of b are packed into `panel`, all
+ * parts of one together: each in the place of the one before or, with `keep`,
+ * behind it; with `again` they are there. Meanwhile what comes next is fetched:
+ * next_a, and the first panel of next_b or, packed, at next_panel. */
 typedef struct cpu_tile_block {
     int64_t m, n;
     int parts;                            /* of k: at least 1 */
     cpu_tile_a a[CPU_TILE_PARTS], next_a; /* next_a.steps 0: none */
     cpu_tile_b b[CPU_TILE_PARTS], next_b; /* next_b.n 0: none */
-    uint16_t *panel;                      /* room for one, of all parts */
+    uint16_t *panel;
+    const uint16_t *next_panel; /* NULL: not packed */
+    bool keep, again;
     float *sum; /* UNIT floats for every 32 x 32; none where k is one block */
     bool first, last;
     void *c;          /* with `last` */

@@ -474,15 +474,15 @@ typedef struct square {
 } square;
 
 #ifdef CPU_TILE_VECTORS
-INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
-                            beside *w)
+INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *panel,
+                            square q, square before, beside *w)
 {
     const int64_t left = g->m - q.row, rows = left < SIDE ? left : SIDE;
     product p = {.sum = q.sum,
                  .row = VL,
                  .right = UNIT / 4,
                  .below = UNIT / 2,
-                 .b = g->panel,
+                 .b = panel,
                  .b_step = UNIT,
                  .add = !g->first};
     for (int i = 0; i < g->parts; i++, p.add = true) {
@@ -517,10 +517,10 @@ INLINE void multiply_and_glu(const cpu_tile_block *g, tiles a,
     }
 }
 
-INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
-                            beside *w)
+INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *panel,
+                            square q, square before, beside *w)
 {
-    const uint16_t *b = g->panel;
+    const uint16_t *b = panel;
     if (g->first)
         square_clear();
     else
@@ -542,8 +542,9 @@ INLINE void multiply_square(const cpu_tile_block *g, square q, square before,
 }
 #endif
 
-/* The squares of one panel of b, which is packed; the last one is left. */
-INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
+/* The squares of panel j of b, which is packed; the last one is left. */
+INLINE square multiply_panel(const cpu_tile_block *g, int64_t j,
+                             const uint16_t *panel, square before,
                              float part[2][UNIT], beside *w)
 {
     const int64_t rows = cpu_tile_panels(g->m), cols = cpu_tile_panels(g->n);
@@ -556,27 +557,47 @@ INLINE square multiply_panel(const cpu_tile_block *g, int64_t j, square before,
             w->a = lines_of_a(&g->next_a, i, steps_of(g) * cols);
         if (g->last)
             beside_square(w, g, q.row, q.col);
-        multiply_square(g, q, before, w);
+        multiply_square(g, panel, q, before, w);
         if (g->last)
             before = q;
     }
     return before;
 }
 
+/* Panel j of b, all parts. */
+INLINE void pack_parts(const cpu_tile_block *g, int64_t j, uint16_t *to)
+{
+    for (int i = 0; i < g->parts; to += g->a[i++].steps * UNIT)
+        pack_panel(&g->b[i], j, to);
+}
+
+/* Of panel j of b, which is at `packed` if the others are there, or of the next
+ * block's first one; so many steps go by meanwhile. */
+INLINE lines next_lines(const cpu_tile_block *g, int64_t j,
+                        const uint16_t *packed, int64_t steps)
+{
+    const int64_t bytes = steps_of(g) * UNIT * 2;
+    const bool inside = j < cpu_tile_panels(g->n);
+    packed = !inside ? g->next_panel : g->again ? packed : NULL;
+    if (packed)
+        return lines_of(packed, 0, 1, bytes, steps);
+    return inside ? lines_of_b(&g->b[0], j, steps)
+                  : lines_of_b(&g->next_b, 0, steps);
+}
+
 void CPU_NAME(cpu_tile_gemm)(const cpu_tile_block *g)
 {
     const int64_t rows = cpu_tile_panels(g->m), cols = cpu_tile_panels(g->n);
-    const int64_t steps = rows * steps_of(g); /* of a panel of b */
+    const int64_t steps = steps_of(g);
     _Alignas(LINE) float part[2][UNIT];
     beside w = {0};
     square before = {0};
     for (int64_t j = 0; j < cols; j++) {
-        uint16_t *to = g->panel;
-        for (int i = 0; i < g->parts; to += g->a[i++].steps * UNIT)
-            pack_panel(&g->b[i], j, to);
-        w.b = j + 1 < cols ? lines_of_b(&g->b[0], j + 1, steps)
-                           : lines_of_b(&g->next_b, 0, steps);
-        before = multiply_panel(g, j, before, part, &w);
+        uint16_t *panel = g->panel + (g->keep ? j * steps * UNIT : 0);
+        if (!g->again)
+            pack_parts(g, j, panel);
+        w.b = next_lines(g, j + 1, panel + steps * UNIT, rows * steps);
+        before = multiply_panel(g, j, panel, before, part, &w);
     }
     if (before.sum)
         finish_square(g, before.sum, before.row, before.col);
