@@ -151,7 +151,8 @@ INLINE lines lines_of(const void *at, int64_t row_bytes, int64_t rows,
                       int64_t bytes, int64_t steps)
 {
     enum { MOST = 8 };
-    const int64_t per_row = (bytes + LINE - 1) / LINE;
+    const int64_t skew = (int64_t)((uintptr_t)at % LINE); /* safetensors: 8 */
+    const int64_t per_row = (skew + bytes + LINE - 1) / LINE;
     const int64_t each = (rows * per_row + steps - 1) / steps;
     return (lines){.at = at,
                    .row_bytes = row_bytes,
