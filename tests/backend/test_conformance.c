@@ -150,6 +150,8 @@ CONFORM(gemm_rows_alone)
                     same_rows(c, shapes[s].k, shapes[s].n, ranks[r], op,
                               (cf_kind)kind);
                 }
+    cf_next(c, "more of a weight than a thread keeps packed");
+    same_rows(c, 6000, 384, 8, 0, CF_ACT);
 }
 
 CONFORM(gemm_tn)

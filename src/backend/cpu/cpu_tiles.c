@@ -12,8 +12,8 @@ enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
  * saves one: a low rank's terms. */
 enum { MOST_K = 384, ONE_K = 576, OVER = 64, MOST_N = 384 };
 
-/* A thread keeps packed columns of op(b) for its next rows of a if they are at
- * most so many elements: more fall out of the third cache. */
+/* A thread keeps so many elements of packed columns of op(b) for its next rows
+ * of a: more fall out of the third cache. */
 enum { MOST_KEPT = 2 << 20 };
 
 static int64_t most_m(const cpu_backend *cpu)
@@ -160,8 +160,8 @@ typedef struct walk {
     const product *of;
     int n;
     const cpu_glu *glu; /* of the products, or NULL */
-    bool keep;          /* panels of b, for the next piece of these columns */
-    uint16_t *b;
+    uint16_t *b;        /* a panel */
+    uint16_t *kept; /* panels for the next piece of these columns, or NULL */
     float *sum;
 } walk;
 
@@ -231,11 +231,12 @@ static void block_parts(place at, cpu_tile_block *g)
     }
 }
 
-/* Its panels of b. */
-static uint16_t *block_panels(const walk *w, place at)
+/* Where its panels of b are kept; NULL: not. */
+static uint16_t *block_kept(const walk *w, place at)
 {
-    return w->keep ? w->b + at.of->kept + at.block * block_elements(&at.of->s)
-                   : w->b;
+    const int64_t n = block_elements(&at.of->s);
+    const int64_t first = at.of->kept + at.block * n;
+    return w->kept && first + n <= MOST_KEPT ? w->kept + first : NULL;
 }
 
 /* What is fetched of the next block: its first part. */
@@ -243,8 +244,8 @@ static void block_next(const walk *w, place then, cpu_tile_block *g)
 {
     if (then.m == 0)
         return;
-    if (w->keep && then.again)
-        g->next_panel = block_panels(w, then);
+    if (then.again)
+        g->next_panel = block_kept(w, then);
     const plan *s = &then.of->s;
     const part *t = s->part;
     while (terms_of(s, t, then.block).n == 0)
@@ -274,11 +275,12 @@ static void run_block(const walk *w, place at, place then)
 {
     const cpu_call *p = at.of->p;
     const bool last = at.block + 1 == at.of->s.k.count;
+    uint16_t *kept = block_kept(w, at);
     cpu_tile_block g = {.m = at.m,
                         .n = at.n,
-                        .panel = block_panels(w, at),
-                        .keep = w->keep,
-                        .again = w->keep && at.again,
+                        .panel = kept ? kept : w->b,
+                        .keep = kept != NULL,
+                        .again = kept && at.again,
                         .sum = w->sum,
                         .first = at.block == 0,
                         .last = last,
@@ -336,8 +338,7 @@ typedef struct tiles_call {
     const product *of;
     int n;
     const cpu_glu *glu;
-    bool keep;
-    int64_t panels; /* elements */
+    int64_t panel, kept; /* elements of a thread */
 } tiles_call;
 
 static void tiles_part(void *context, int thread, int n)
@@ -348,9 +349,9 @@ static void tiles_part(void *context, int thread, int n)
                     .of = c->of,
                     .n = c->n,
                     .glu = c->glu,
-                    .keep = c->keep,
                     .b = mine,
-                    .sum = (float *)(void *)(mine + c->panels)};
+                    .kept = c->kept ? mine + c->panel : NULL,
+                    .sum = (float *)(void *)(mine + c->panel + c->kept)};
     bool packs = false;
     c->cpu->tiles->start();
     for (int j = 0; j < c->n; j++) {
@@ -391,24 +392,25 @@ static bool place_packed(cpu_backend *cpu, product *of, int n)
 static void run_products(cpu_backend *cpu, product *of, int n,
                          const cpu_glu *glu)
 {
-    int64_t one = 0, all = 0;
+    int64_t panel = 0, kept = 0;
     size_t sums = 0;
     for (int i = 0; i < n; i++) {
         const plan *s = &of[i].s;
-        const int64_t panel = panel_elements(s);
+        const int64_t own_panel = panel_elements(s);
         const size_t own_sums = sum_floats(s);
-        one = panel > one ? panel : one;
-        of[i].kept = all;
-        all += s->k.count * block_elements(s);
+        panel = own_panel > panel ? own_panel : panel;
         sums = own_sums > sums ? own_sums : sums;
+        of[i].kept = kept;
+        kept += s->k.count * block_elements(s);
     }
-    const bool keep = of->s.m.count > cpu->be.n_threads && all <= MOST_KEPT;
-    const int64_t panels = keep ? all : one;
+    kept = of->s.m.count <= cpu->be.n_threads ? 0
+           : kept < MOST_KEPT                 ? kept
+                                              : MOST_KEPT;
+    const size_t elements = (size_t)(panel + kept);
     if (!place_packed(cpu, of, n) ||
-        !cpu_scratch(cpu,
-                     (size_t)panels * sizeof(uint16_t) + sums * sizeof(float)))
+        !cpu_scratch(cpu, elements * sizeof(uint16_t) + sums * sizeof(float)))
         return;
-    tiles_call c = {cpu, of, n, glu, keep, panels};
+    tiles_call c = {cpu, of, n, glu, panel, kept};
     backend_team_run(cpu->be.team, cpu->be.n_threads, tiles_part, &c);
 }
 
