@@ -1,7 +1,8 @@
 /* bench_step.c - whole training steps, and beside each of them, in the same
  * process, exactly its matrix products alone: the same calls with the same
  * operands through the same table. Their ratio says what everything else costs.
- *   bench_step MODEL_FOLDER [BATCH [STEPS [MEAN [THREADS [BUDGET_BYTES]]]]]
+ *   bench_step MODEL_FOLDER [BATCH [STEPS [MEAN [THREADS]]]]
+ * LORI_ISA chooses the instruction set, as for `lori`.
  * Lengths are lognormal (sigma 0.4, at most 512), 40 % of a sequence are
  * labels, LoRI-D of rank 32 on all linears. A table of operations between the
  * model and the backend counts and times every call (each is synchronous on a
@@ -443,8 +444,10 @@ static void open_bench(bench *b, const char *folder, double mean, int threads)
 {
     lori_error err;
     backend *be = NULL;
-    backend_options o = {.name = "cpu", .dtype = BASE_BF16};
-    o.n_threads = threads;
+    backend_options o = {.name = "cpu",
+                         .dtype = BASE_BF16,
+                         .n_threads = threads,
+                         .isa = getenv("LORI_ISA")};
     must(backend_open(&o, &be, &err), &err);
     recorder_init(&b->rec, be);
     must(model_open(folder, &b->rec.be, &b->m, &err), &err);
