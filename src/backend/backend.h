@@ -60,18 +60,35 @@ static inline backend_view backend_rows(backend_view v, int64_t row,
     return v;
 }
 
+/* Whether rows that begin so many lines of 64 bytes apart fall into few sets of
+ * a processor's first cache, which repeats every 64 lines: one of the next
+ * three begins there within a line of the first. */
+static inline bool backend_rows_collide(int64_t lines)
+{
+    enum { SETS = 64, BELOW = 3 };
+    for (int64_t below = 1; below <= BELOW; below++)
+        if ((below * lines + 1) % SETS <= 2)
+            return true;
+    return false;
+}
+
 /* The row stride, in elements, for matrices whose rows products read: `cols`,
- * or 64 bytes more. Rows that lie a multiple of 1 KB apart fall into few sets
- * of a processor's caches, and have to be copied before a product. */
+ * or up to three lines more, so that they need not be copied. */
 static inline int64_t backend_row_stride(base_dtype dtype, int64_t cols)
 {
+    enum { BLOCK = 12 }; /* lines that are read of a row at a time */
     const int64_t line = 64 / (int64_t)base_dtype_bytes(dtype);
-    return cols % (16 * line) ? cols : cols + line;
+    int64_t lines = cols / line;
+    if (cols % line || lines < BLOCK)
+        return cols;
+    while (backend_rows_collide(lines))
+        lines++;
+    return lines * line;
 }
 
 /* A matrix with that stride. */
-static inline backend_view backend_rows_apart(void *data, base_dtype dtype,
-                                              int64_t rows, int64_t cols)
+static inline backend_view backend_matrix_apart(void *data, base_dtype dtype,
+                                                int64_t rows, int64_t cols)
 {
     backend_view v = backend_matrix(data, dtype, rows, cols);
     v.ld = backend_row_stride(dtype, cols);

@@ -33,7 +33,7 @@ static backend_view act(const block *b, void *data, int64_t rows, int64_t cols)
 static backend_view apart(const block *b, void *data, int64_t rows,
                           int64_t cols)
 {
-    return backend_rows_apart(data, b->be->act, rows, cols);
+    return backend_matrix_apart(data, b->be->act, rows, cols);
 }
 
 static backend_view acc(const block *b, void *data, int64_t rows, int64_t cols)
@@ -385,7 +385,7 @@ static backend_view dres_act(const model_pass *p, int64_t rows)
     const backend *be = p->run->m->be;
     if (be->act == be->acc)
         return backend_rows(p->dres, 0, rows);
-    return backend_rows_apart(p->run->dqkv, be->act, rows, p->dres.cols);
+    return backend_matrix_apart(p->run->dqkv, be->act, rows, p->dres.cols);
 }
 
 void model_norm_backward(const model_pass *p, backend_view x, const void *w,

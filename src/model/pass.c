@@ -190,7 +190,7 @@ static backend_view last_norm(const model_pass *p)
     backend *be = m->be;
     int64_t d = m->config.d;
     void *y = run->kept[m->config.n_layers - 1].y;
-    backend_view xn = backend_rows_apart(run->t, be->act, p->label, d);
+    backend_view xn = backend_matrix_apart(run->t, be->act, p->label, d);
     be->rmsnorm(be, xn, run->rstd, backend_matrix(y, be->act, p->label, d),
                 m->norm, m->config.norm_eps);
     return xn;
@@ -294,8 +294,8 @@ static void head_loss(const model_pass *p, bool backward)
     be->weight_acquire(be, &run->m->head, 1);
     for (int64_t from = 0; from < p->label; from += run->chunk) {
         backend_view logits =
-            backend_rows_apart(run->logits, be->acc, chunk_rows(p, xn, from),
-                               run->m->config.vocab);
+            backend_matrix_apart(run->logits, be->acc, chunk_rows(p, xn, from),
+                                 run->m->config.vocab);
         head_chunk(p, logits, xn, from);
         const int32_t *target = run->device.target + from;
         char *lse = (char *)run->nll_lse + (size_t)from * size;

@@ -1,4 +1,5 @@
-/* test_open.c - opening backends by name; memory; the machine's line. */
+/* test_open.c - opening backends by name; memory, and how rows lie in it; the
+ * machine's line. */
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <signal.h>
@@ -189,4 +190,28 @@ Test(open, workers_take_no_signals)
     }
     cr_assert_eq(workers, 2);
     backend_close(be);
+}
+
+/* 384 bf16 of each of 32 rows in a first cache of 64 sets: at most 10 of a
+ * set's 12 lines. Side by side, rows of 2048 elements take 32.
+ */
+Test(open, rows_apart_spread_over_the_sets_of_a_cache)
+{
+    enum { ROWS = 32, LINES = 12, SETS = 64 };
+    for (int64_t cols = 384; cols <= 16384; cols += 32) {
+        const int64_t stride = backend_row_stride(BASE_BF16, cols);
+        int most = 0, used[SETS] = {0};
+        cr_assert(stride >= cols && stride <= cols + 96 && stride % 32 == 0);
+        for (int64_t i = 0; i < ROWS * LINES; i++) {
+            const int64_t line = i / LINES * stride / 32 + i % LINES;
+            if (++used[line % SETS] > most)
+                most = used[line % SETS];
+        }
+        cr_expect_leq(most, 10, "%d columns: %d lines of a set", (int)cols,
+                      most);
+    }
+    cr_expect_eq(backend_row_stride(BASE_BF16, 576), 576);
+    cr_expect_eq(backend_row_stride(BASE_BF16, 32), 32);
+    cr_expect_eq(backend_row_stride(BASE_F32, 49152), 49152 + 32);
+    cr_expect_eq(backend_row_stride(BASE_F64, 1001), 1001);
 }
