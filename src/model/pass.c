@@ -196,20 +196,16 @@ static backend_view last_norm(const model_pass *p)
     return xn;
 }
 
-/* Label rows from `from` on that are computed at a time. */
-static int64_t chunk_rows(const model_pass *p, backend_view xn, int64_t from)
+/* Logits of label rows from `from` on: as many as there are, or room for. */
+static backend_view head_chunk(const model_pass *p, backend_view xn,
+                               int64_t from, backend_view room)
 {
+    const model *m = p->run->m;
     const int64_t left = xn.rows - from;
-    return left < p->run->chunk ? left : p->run->chunk;
-}
-
-/* Rows [from, from + logits.rows) of the label rows. */
-static void head_chunk(const model_pass *p, backend_view logits,
-                       backend_view xn, int64_t from)
-{
-    backend *be = p->run->m->be;
-    be->gemm_w(be, logits, backend_rows(xn, from, logits.rows), p->run->m->head,
-               NULL, NULL);
+    room.rows = left < room.rows ? left : room.rows;
+    m->be->gemm_w(m->be, room, backend_rows(xn, from, room.rows), m->head, NULL,
+                  NULL);
+    return room;
 }
 
 /* Host values of acc type from their place in the workspace. */
@@ -236,9 +232,9 @@ static void fetch_logits(const model_pass *p, void *logits)
     for (int64_t from = 0; from < xn.rows; from += run->chunk) {
         char *to = (char *)logits + (size_t)from * row;
         backend_view chunk =
-            backend_matrix(in_place ? to : run->logits, be->acc,
-                           chunk_rows(p, xn, from), run->m->config.vocab);
-        head_chunk(p, chunk, xn, from);
+            head_chunk(p, xn, from,
+                       backend_matrix(in_place ? to : run->logits, be->acc,
+                                      run->chunk, run->m->config.vocab));
         int64_t real = p->label_real - from;
         chunk.rows = real < chunk.rows ? real : chunk.rows;
         if (chunk.rows <= 0)
@@ -291,12 +287,11 @@ static void head_loss(const model_pass *p, bool backward)
     backend *be = run->m->be;
     size_t size = base_dtype_bytes(be->acc), small = base_dtype_bytes(be->act);
     backend_view xn = last_norm(p);
+    const backend_view room = backend_matrix_apart(
+        run->logits, be->acc, run->chunk, run->m->config.vocab);
     be->weight_acquire(be, &run->m->head, 1);
     for (int64_t from = 0; from < p->label; from += run->chunk) {
-        backend_view logits =
-            backend_matrix_apart(run->logits, be->acc, chunk_rows(p, xn, from),
-                                 run->m->config.vocab);
-        head_chunk(p, logits, xn, from);
+        backend_view logits = head_chunk(p, xn, from, room);
         const int32_t *target = run->device.target + from;
         char *lse = (char *)run->nll_lse + (size_t)from * size;
         char *nll = (char *)run->nll + (size_t)from * size;
