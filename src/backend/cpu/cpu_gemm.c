@@ -142,10 +142,8 @@ typedef struct block {
 static cpu_ahead rows_ahead(const char *at, int64_t ld, int64_t rows,
                             int64_t cols, base_dtype dtype)
 {
-    const int64_t size = (int64_t)base_dtype_bytes(dtype), line = 64;
-    const int64_t skew = (int64_t)((uintptr_t)at % (uintptr_t)line);
-    return (cpu_ahead){at, ld * size, rows,
-                       (skew + cols * size + line - 1) / line};
+    const int64_t size = (int64_t)base_dtype_bytes(dtype);
+    return (cpu_ahead){at, ld * size, rows, cpu_lines(at, cols * size)};
 }
 
 /* The share in block b of op(b) that goes with rows [i, i + m) of the task's.

@@ -103,6 +103,15 @@ typedef struct cpu_ahead {
     int64_t row_bytes, rows, lines;
 } cpu_ahead;
 
+/* Lines that so many bytes touch: tensors of a safetensors file begin at any
+ * multiple of 8. */
+static inline int64_t cpu_lines(const void *at, int64_t bytes)
+{
+    enum { LINE_BYTES = 64 };
+    const int64_t skew = (int64_t)((uintptr_t)at % LINE_BYTES);
+    return (skew + bytes + LINE_BYTES - 1) / LINE_BYTES;
+}
+
 /* sum [m, n] (+)= x panels, one chain of multiply-adds over k each; with
  * `last`: c = alpha sum + beta plus. */
 typedef struct cpu_gemm_block {

@@ -129,7 +129,8 @@ static int64_t packed_elements(const part *t)
     return t->packed * cpu_tile_steps(t->p->k) * UNIT;
 }
 
-/* A thread's memory: a packed panel of b, or all of a piece's, and sums. */
+/* A thread's memory: a packed panel of b, the panels of a piece's blocks, as
+ * many as are kept, and sums. */
 static int64_t panel_elements(const plan *s)
 {
     return cpu_tile_steps(s->k.size) * UNIT;
@@ -403,9 +404,8 @@ static void run_products(cpu_backend *cpu, product *of, int n,
         of[i].kept = kept;
         kept += s->k.count * block_elements(s);
     }
-    kept = of->s.m.count <= cpu->be.n_threads ? 0
-           : kept < MOST_KEPT                 ? kept
-                                              : MOST_KEPT;
+    const bool returns = of->s.m.count > cpu->be.n_threads; /* to columns */
+    kept = returns ? cpu_clamp(kept, 0, MOST_KEPT) : 0;
     const size_t elements = (size_t)(panel + kept);
     if (!place_packed(cpu, of, n) ||
         !cpu_scratch(cpu, elements * sizeof(uint16_t) + sums * sizeof(float)))

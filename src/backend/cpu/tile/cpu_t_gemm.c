@@ -16,11 +16,8 @@ enum { SIDE = CPU_TILE_SIDE, STEP = CPU_TILE_STEP, UNIT = CPU_TILE_UNIT };
 void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
                                int64_t ld, int64_t n_rows, int64_t k)
 {
-    n_rows = n_rows < SIDE ? n_rows : SIDE;
-    for (int64_t i = 0; i < n_rows; i++, rows += ld)
-        for (int64_t t = 0; t < k; t += STEP, panel += STEP)
-            _mm512_store_si512(
-                panel, _mm512_maskz_loadu_epi16(first_of_32(k - t), rows + t));
+    rows_to_steps(panel, cpu_tile_steps(k) * STEP, rows, ld,
+                  n_rows < SIDE ? n_rows : SIDE, k);
 }
 #else
 void CPU_NAME(cpu_tile_pack_a)(uint16_t *panel, const uint16_t *rows,
@@ -151,8 +148,7 @@ INLINE lines lines_of(const void *at, int64_t row_bytes, int64_t rows,
                       int64_t bytes, int64_t steps)
 {
     enum { MOST = 8 };
-    const int64_t skew = (int64_t)((uintptr_t)at % LINE); /* safetensors: 8 */
-    const int64_t per_row = (skew + bytes + LINE - 1) / LINE;
+    const int64_t per_row = cpu_lines(at, bytes);
     const int64_t each = (rows * per_row + steps - 1) / steps;
     return (lines){.at = at,
                    .row_bytes = row_bytes,
@@ -475,7 +471,7 @@ typedef struct square {
 } square;
 
 #ifdef CPU_TILE_VECTORS
-INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *panel,
+INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *b,
                             square q, square before, beside *w)
 {
     const int64_t left = g->m - q.row, rows = left < SIDE ? left : SIDE;
@@ -483,7 +479,7 @@ INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *panel,
                  .row = VL,
                  .right = UNIT / 4,
                  .below = UNIT / 2,
-                 .b = panel,
+                 .b = b,
                  .b_step = UNIT,
                  .add = !g->first};
     for (int i = 0; i < g->parts; i++, p.add = true) {
@@ -518,10 +514,9 @@ INLINE void multiply_and_glu(const cpu_tile_block *g, tiles a,
     }
 }
 
-INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *panel,
+INLINE void multiply_square(const cpu_tile_block *g, const uint16_t *b,
                             square q, square before, beside *w)
 {
-    const uint16_t *b = panel;
     if (g->first)
         square_clear();
     else

@@ -28,11 +28,8 @@ int64_t CPU_NAME(cpu_tile_few_x)(uint16_t *to, const uint16_t *x, int64_t ldx,
 {
     const int64_t ld = x_ld(k);
     (void)compact;
-    for (int64_t i = 0; i < m && to; i++)
-        for (int64_t t = 0; t < k; t += STEP)
-            _mm512_storeu_si512(
-                to + i * ld + t,
-                _mm512_maskz_loadu_epi16(first_of_32(k - t), x + i * ldx + t));
+    if (to)
+        rows_to_steps(to, ld, x, ldx, m, k);
     return m * ld;
 }
 

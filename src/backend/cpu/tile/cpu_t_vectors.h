@@ -42,6 +42,16 @@ INLINE void few_fetch(const few_ahead *a, int64_t at)
         __builtin_prefetch(a->at + at * a->step, 0, 2);
 }
 
+/* Rows of k elements, filled up to whole steps with zeros. */
+INLINE void rows_to_steps(uint16_t *to, int64_t ld_to, const uint16_t *rows,
+                          int64_t ld, int64_t n, int64_t k)
+{
+    for (int64_t i = 0; i < n; i++, rows += ld, to += ld_to)
+        for (int64_t t = 0; t < k; t += TILE_K)
+            _mm512_storeu_si512(
+                to + t, _mm512_maskz_loadu_epi16(first_of_32(k - t), rows + t));
+}
+
 /* Two neighbouring elements, everywhere. */
 INLINE __m512bh pair_of(const uint16_t *p)
 {
