@@ -8,8 +8,8 @@ enum {
     PAIRS = SIDE / 2,
     PAIR = 2 * SIDE, /* elements of a pair of columns */
     LIST = 16,
-    REST_AT = LIST,
-    CODES_AT = REST_AT + PAIRS * PAIR,
+    LOW_AT = LIST,
+    CODES_AT = LOW_AT + PAIRS * PAIR,
     NO_LIST = 255,
 };
 
@@ -33,39 +33,40 @@ static void load_block(block *b, const uint16_t *w, int64_t ld, int64_t n,
     }
 }
 
-static uint8_t exponent(uint16_t x)
+/* Sign and exponent without its last bit. */
+static uint8_t high_byte(uint16_t x)
 {
-    return (uint8_t)(x >> 7);
+    return (uint8_t)(x >> 8);
 }
 
-/* The place of each exponent in list[]; false when there are too many. */
-static bool list_exponents(const block *b, uint8_t *list, uint8_t *place)
+/* The place of each high byte in list[]; false when there are too many. */
+static bool list_bytes(const block *b, uint8_t *list, uint8_t *place)
 {
     const uint16_t *x = b->at[0][0];
     bool seen[256] = {false};
     int count = 0;
     for (int i = 0; i < SIDE * SIDE; ++i)
-        seen[exponent(x[i])] = true;
-    for (int e = 0; e < 256; ++e)
-        if (seen[e]) {
+        seen[high_byte(x[i])] = true;
+    for (int high = 0; high < 256; ++high)
+        if (seen[high]) {
             if (count == LIST)
                 return false;
-            place[e] = (uint8_t)count;
-            list[count++] = (uint8_t)e;
+            place[high] = (uint8_t)count;
+            list[count++] = (uint8_t)high;
         }
     return true;
 }
 
 /* Two pairs share their bytes of codes. */
 static void write_pairs(const uint16_t (*even)[2], const uint16_t (*odd)[2],
-                        const uint8_t *place, uint8_t *rest, uint8_t *codes)
+                        const uint8_t *place, uint8_t *low, uint8_t *codes)
 {
     for (int i = 0; i < PAIR; ++i) {
         const int row = i / 16 * 4 + i % 8 / 2 + i % 16 / 8 * 16;
         const uint16_t a = even[row][i % 2], b = odd[row][i % 2];
-        rest[i] = (uint8_t)((a >> 8 & 0x80) | (a & 0x7f));
-        rest[PAIR + i] = (uint8_t)((b >> 8 & 0x80) | (b & 0x7f));
-        codes[i] = (uint8_t)(place[exponent(a)] | place[exponent(b)] << 4);
+        low[i] = (uint8_t)a;
+        low[PAIR + i] = (uint8_t)b;
+        codes[i] = (uint8_t)(place[high_byte(a)] | place[high_byte(b)] << 4);
     }
 }
 
@@ -73,13 +74,13 @@ static void write_pairs(const uint16_t (*even)[2], const uint16_t (*odd)[2],
 static bool write_block(const block *b, uint8_t *out)
 {
     uint8_t list[LIST] = {0}, place[256];
-    if (!list_exponents(b, list, place)) {
+    if (!list_bytes(b, list, place)) {
         memset(out, NO_LIST, 2);
         return false;
     }
     memcpy(out, list, LIST);
     for (int p = 0; p < PAIRS; p += 2)
-        write_pairs(b->at[p], b->at[p + 1], place, out + REST_AT + p * PAIR,
+        write_pairs(b->at[p], b->at[p + 1], place, out + LOW_AT + p * PAIR,
                     out + CODES_AT + p / 2 * PAIR);
     return true;
 }

@@ -46,45 +46,53 @@ INLINE uint32_t lanes_or(vu v)
     return all;
 }
 
-/* Exponents of both words of a pair. */
-INLINE vb exponents(vu pair)
+/* High bytes of both words of a pair, and what they have besides the sign: an
+ * exponent without its last bit, here called a size. */
+INLINE vb high_bytes(vu pair)
 {
-    return (vb)(pair >> 7 & 0xff00ffU);
+    return (vb)(pair >> 8 & 0xff00ffU);
+}
+INLINE vb sizes(vu pair)
+{
+    return (vb)(pair >> 8 & 0x7f007fU);
 }
 
-/* The least exponent and the largest. */
+/* The least size and the largest. */
 typedef struct span {
     int least, most;
 } span;
 
 INLINE span span_of(vu (*pair)[VECTORS])
 {
-    vb least = exponents(pair[0][0]), most = least;
+    vb least = sizes(pair[0][0]), most = least;
     for (int p = 0; p < SIDE / 2; ++p)
         for (int v = 0; v < VECTORS; ++v) {
-            const vb e = exponents(pair[p][v]);
+            const vb e = sizes(pair[p][v]);
             least = VB_LEAST(least, e);
             most = VB_MOST(most, e);
         }
     return (span){words_least(least), words_most(most)};
 }
 
-/* Exponents are counted down from the largest; those FAR below it or more must
- * be all the same (zeros, mostly) and count as FAR. */
-enum { FAR = 31 };
+/* Sizes are counted down from the largest; those FAR below it or more must be
+ * all the same (zeros, mostly) and count as FAR. */
+enum { FAR = 15 };
 
-/* Bit i: an exponent is i below the largest. 0: more than one is far below. */
+/* Bit i, and 16 + i for negative numbers: a size is i below the largest. 0:
+ * more than one is far below. */
 INLINE uint32_t distances(vu (*pair)[VECTORS], span s)
 {
-    const vu most = (vu){0} + (uint32_t)s.most;
+    const vu most = (vu){0} + (uint32_t)s.most, far = (vu){0} + FAR;
     const vb above = (vb)((vu){0} + (uint32_t)(s.least + 1) * 0x10001U);
     vb second = (vb)((vu){0} - 1U);
     vu seen = {0};
     for (int p = 0; p < SIDE / 2; ++p)
         for (int v = 0; v < VECTORS; ++v) {
-            const vu e = (vu)exponents(pair[p][v]);
-            seen |= VB_ONE_LEFT(most - (e & 0xffffU), FAR) |
-                    VB_ONE_LEFT(most - (e >> 16), FAR);
+            const vu w = pair[p][v], e = (vu)sizes(w);
+            const vu low = VU_LEAST(most - (e & 0xffffU), far);
+            const vu high = VU_LEAST(most - (e >> 16), far);
+            seen |= VU_ONE_LEFT(low | (w >> 11 & 16)) |
+                    VU_ONE_LEFT(high | (w >> 27 & 16));
             /* the least one itself wraps around to the largest word */
             second = VB_LEAST(second, VB_WORDS_LESS((vb)e, above));
         }
@@ -99,38 +107,42 @@ INLINE vb bytes_of_words(const vb *words, int part)
     return VB_NARROW(words[part], words[part + COMPACT_PARTS]);
 }
 
-/* Codes of exponents (bytes), by their distance from the largest. */
+/* Codes of high bytes, by the distance of their size from the largest. */
 typedef struct coder {
-    vb near, far; /* codes for distances 0 to 15, and 16 to 31 */
+    vb plus, minus; /* for both signs */
     vb most;
 } coder;
 
-INLINE vb codes_of(const coder *c, vb exponent)
+INLINE vb codes_of(const coder *c, vb high)
 {
-    const vb d =
-        VB_BYTES_LEAST(VB_BYTES_LESS(c->most, exponent), VB_BYTES(FAR));
+    const vb sign = VB_BYTES(0x80);
+    const vb d = VB_BYTES_LEAST(VB_BYTES_LESS(c->most, high & VB_BYTES(0x7f)),
+                                VB_BYTES(FAR));
     /* An index of 128 and more gives 0. */
-    return VB_LOOK_UP(c->near, VB_BYTES_LESS(d, VB_BYTES(0x90))) |
-           VB_LOOK_UP(c->far, VB_BYTES_LESS(d, VB_BYTES(16)));
+    return VB_LOOK_UP(c->plus, d | (high & sign)) |
+           VB_LOOK_UP(c->minus, d | (~high & sign));
 }
 
-/* The list of exponents, and how to code them. False: more than 16. */
+INLINE vb codes_by_distance(const uint8_t *code)
+{
+    return VB_EVERYWHERE(_mm_loadu_si128((const __m128i *)(const void *)code));
+}
+
+/* The list of high bytes, and how to code them. False: more than 16. */
 INLINE bool open_coder(coder *c, uint8_t *list, uint32_t seen, span s)
 {
     uint8_t code[32] = {0};
     int n = 0;
     memset(list, 0, 16);
     for (; seen; seen &= seen - 1, ++n) {
-        const int d = __builtin_ctz(seen);
+        const int at = __builtin_ctz(seen), d = at % 16;
         if (n == 16)
             return false;
-        list[n] = (uint8_t)(d == FAR ? s.least : s.most - d);
-        code[d] = (uint8_t)n;
+        list[n] = (uint8_t)((d == FAR ? s.least : s.most - d) | at / 16 << 7);
+        code[at] = (uint8_t)n;
     }
-    c->near =
-        VB_EVERYWHERE(_mm_loadu_si128((const __m128i *)(const void *)code));
-    c->far = VB_EVERYWHERE(
-        _mm_loadu_si128((const __m128i *)(const void *)(code + 16)));
+    c->plus = codes_by_distance(code);
+    c->minus = codes_by_distance(code + 16);
     c->most = VB_BYTES(s.most);
     return n > 0;
 }
@@ -153,17 +165,17 @@ INLINE void turn_block(vu (*pair)[VECTORS], const uint16_t *w, int64_t ld,
     }
 }
 
-/* Sign and mantissa, and the exponent's code, of a pair of columns. */
-INLINE void close_pair(uint8_t *rest, vb *code, const vu *pair, const coder *c)
+/* Low bytes of a pair of columns, and the codes of their high ones. */
+INLINE void close_pair(uint8_t *to, vb *code, const vu *pair, const coder *c)
 {
     vb low[VECTORS], high[VECTORS];
     for (int v = 0; v < VECTORS; ++v) {
-        low[v] = (vb)((pair[v] >> 8 & 0x800080U) | (pair[v] & 0x7f007fU));
-        high[v] = exponents(pair[v]);
+        low[v] = (vb)(pair[v] & 0xff00ffU);
+        high[v] = high_bytes(pair[v]);
     }
     for (int part = 0; part < COMPACT_PARTS; ++part) {
         const vb bytes = bytes_of_words(low, part);
-        memcpy(rest + part * (int)sizeof bytes, &bytes, sizeof bytes);
+        memcpy(to + part * (int)sizeof bytes, &bytes, sizeof bytes);
         code[part] = codes_of(c, bytes_of_words(high, part));
     }
 }
@@ -177,11 +189,11 @@ bool CPU_NAME(cpu_compact_write)(uint8_t *out, const uint16_t *w, int64_t ld,
     coder c;
     if (!open_coder(&c, out, distances(pair, s), s))
         return false;
-    uint8_t *rest = out + 16, *codes = rest + SIDE * SIDE;
+    uint8_t *low = out + 16, *codes = low + SIDE * SIDE;
     for (int p = 0; p < SIDE / 2; p += 2) {
         vb even[COMPACT_PARTS], odd[COMPACT_PARTS];
-        close_pair(rest + p * 2 * SIDE, even, pair[p], &c);
-        close_pair(rest + (p + 1) * 2 * SIDE, odd, pair[p + 1], &c);
+        close_pair(low + p * 2 * SIDE, even, pair[p], &c);
+        close_pair(low + (p + 1) * 2 * SIDE, odd, pair[p + 1], &c);
         for (int part = 0; part < COMPACT_PARTS; ++part) {
             const vb both = even[part] | VB_LEFT(odd[part], 4);
             memcpy(codes + p / 2 * 2 * SIDE + part * (int)sizeof both, &both,
@@ -202,12 +214,17 @@ typedef struct walk {
     bool last; /* it is what follows */
 } walk;
 
-INLINE void ask_for_block(walk *w, const cpu_few *f)
+INLINE void go_on(walk *w, const cpu_few *f)
 {
     if (w->next.left <= 0 && !w->last) {
         w->next = (stream){(uintptr_t)f->after, f->after_bytes};
         w->last = true;
     }
+}
+
+INLINE void ask_for_block(walk *w, const cpu_few *f)
+{
+    go_on(w, f);
     stream_bytes(&w->next, BLOCK);
 }
 
@@ -395,16 +412,16 @@ typedef struct sums {
     float panel[PANELS][CPU_FEW_ROWS * PANEL];
 } sums;
 
-/* What is read after this: so many bytes as blocks here have, or what follows
- * after this product. */
-INLINE cpu_ahead read_next(const cpu_few *f, const uint8_t *at, int64_t count)
+/* As many blocks of what is asked for. */
+INLINE cpu_ahead take_blocks(walk *w, const cpu_few *f, int64_t blocks)
 {
-    const uint8_t *end = f->blocks + bytes_of(f);
-    const int64_t bytes = least(end - at, count * BLOCK);
-    if (bytes > 0)
-        return (cpu_ahead){(const char *)at, 0, 1, (bytes + 63) / 64};
-    return (cpu_ahead){f->after, 0, f->after_bytes > 0,
-                       (f->after_bytes + 63) / 64};
+    go_on(w, f);
+    const int64_t bytes = least(w->next.left, blocks * BLOCK);
+    const cpu_ahead part = {(const char *)w->next.at, 0, bytes > 0,
+                            (bytes + 63) / 64};
+    w->next.at += (uintptr_t)bytes;
+    w->next.left -= bytes;
+    return part;
 }
 
 /* Adds `count` columns from t on, and asks for `next` meanwhile. */
@@ -431,6 +448,7 @@ INLINE void add_chunk(const cpu_few *f, sums *s, const chunk *c, int64_t t,
 INLINE void few_tiles(const cpu_few *f)
 {
     const uint8_t *at = f->blocks;
+    walk next = first_walk(f);
     chunk c;
     sums s;
     for (int64_t j = 0; j < f->n; j += SIDE) {
@@ -444,8 +462,9 @@ INLINE void few_tiles(const cpu_few *f)
                 else
                     expand_columns(&c, from, &b, false);
             }
-            const cpu_ahead next = read_next(f, at, cpu_compact_blocks(count));
-            add_chunk(f, &s, &c, t, count, &next);
+            const cpu_ahead part =
+                take_blocks(&next, f, cpu_compact_blocks(count));
+            add_chunk(f, &s, &c, t, count, &part);
         }
         for (int64_t i = 0; i < f->m; ++i)
             for (int64_t p = 0; p < PANELS && j + p * PANEL < f->n; ++p)

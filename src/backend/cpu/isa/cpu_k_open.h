@@ -21,9 +21,7 @@ typedef __m512i vb;
 #define VB_EVERYWHERE(v)    _mm512_broadcast_i32x4(v)
 #define VB_WORDS_LOW(a, b)  _mm512_unpacklo_epi8(a, b)
 #define VB_WORDS_HIGH(a, b) _mm512_unpackhi_epi8(a, b)
-/* a | (b & c) */
-#define VB_WITH(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0xf8)
-#define VB_LEFT(v, n)    _mm512_slli_epi16(v, n)
+#define VB_LEFT(v, n)       _mm512_slli_epi16(v, n)
 /* Words to bytes, and back by VB_WORDS */
 #define VB_NARROW(a, b)      _mm512_packus_epi16(a, b)
 #define VB_LEAST(a, b)       _mm512_min_epu16(a, b)
@@ -31,11 +29,10 @@ typedef __m512i vb;
 #define VB_WORDS_LESS(a, b)  _mm512_sub_epi16(a, b)
 #define VB_BYTES_LESS(a, b)  _mm512_sub_epi8(a, b)
 #define VB_BYTES_LEAST(a, b) _mm512_min_epu8(a, b)
-/* 1 << min(n, most) in every float's place */
-#define VB_ONE_LEFT(n, most)                                                   \
-    (vu) _mm512_sllv_epi32(                                                    \
-        _mm512_set1_epi32(1),                                                  \
-        _mm512_min_epu32((__m512i)(n), _mm512_set1_epi32(most)))
+/* In every float's place: the less of two numbers, and 1 << n. */
+#define VU_LEAST(a, b) (vu) _mm512_min_epu32((__m512i)(a), (__m512i)(b))
+#define VU_ONE_LEFT(n)                                                         \
+    (vu) _mm512_sllv_epi32(_mm512_set1_epi32(1), (__m512i)(n))
 #else
 typedef __m256i vb;
 #define VB_LEFT(v, n)        _mm256_slli_epi16(v, n)
@@ -45,10 +42,9 @@ typedef __m256i vb;
 #define VB_WORDS_LESS(a, b)  _mm256_sub_epi16(a, b)
 #define VB_BYTES_LESS(a, b)  _mm256_sub_epi8(a, b)
 #define VB_BYTES_LEAST(a, b) _mm256_min_epu8(a, b)
-#define VB_ONE_LEFT(n, most)                                                   \
-    (vu) _mm256_sllv_epi32(                                                    \
-        _mm256_set1_epi32(1),                                                  \
-        _mm256_min_epu32((__m256i)(n), _mm256_set1_epi32(most)))
+#define VU_LEAST(a, b)       (vu) _mm256_min_epu32((__m256i)(a), (__m256i)(b))
+#define VU_ONE_LEFT(n)                                                         \
+    (vu) _mm256_sllv_epi32(_mm256_set1_epi32(1), (__m256i)(n))
 #define VB_LOAD(p)          _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define VB_BYTES(x)         _mm256_set1_epi8((char)(x))
 #define VB_RIGHT(v, n)      _mm256_srli_epi16(v, n)
@@ -56,20 +52,19 @@ typedef __m256i vb;
 #define VB_EVERYWHERE(v)    _mm256_broadcastsi128_si256(v)
 #define VB_WORDS_LOW(a, b)  _mm256_unpacklo_epi8(a, b)
 #define VB_WORDS_HIGH(a, b) _mm256_unpackhi_epi8(a, b)
-#define VB_WITH(a, b, c)    _mm256_or_si256(a, _mm256_and_si256(b, c))
 #endif
 
 /* ---- a block ---------------------------------------------------------- */
 
 typedef struct compact_block {
-    const uint8_t *rest, *codes;
+    const uint8_t *low, *codes;
     const uint16_t *whole; /* NULL: it has a list */
-    vb low, high;          /* bytes of a bf16 by its code */
+    vb high;               /* bytes by their code */
 } compact_block;
 
 INLINE compact_block compact_at(const cpu_few *f, const uint8_t *at)
 {
-    compact_block b = {.rest = at + 16,
+    compact_block b = {.low = at + 16,
                        .codes = at + 16 + CPU_COMPACT_SIDE * CPU_COMPACT_SIDE};
     if (at[0] == 255 && at[1] == 255) {
         int32_t number;
@@ -78,11 +73,7 @@ INLINE compact_block compact_at(const cpu_few *f, const uint8_t *at)
             f->whole + (int64_t)number * (CPU_COMPACT_SIDE * CPU_COMPACT_SIDE);
         return b;
     }
-    const __m128i e = _mm_loadu_si128((const __m128i *)(const void *)at);
-    b.low = VB_EVERYWHERE(
-        _mm_and_si128(_mm_slli_epi16(e, 7), _mm_set1_epi8((char)0x80)));
-    b.high =
-        VB_EVERYWHERE(_mm_and_si128(_mm_srli_epi16(e, 1), _mm_set1_epi8(0x7f)));
+    b.high = VB_EVERYWHERE(_mm_loadu_si128((const __m128i *)(const void *)at));
     return b;
 }
 
@@ -99,15 +90,14 @@ INLINE void compact_open(vu (*w)[2], const compact_block *b, int64_t at,
                        sizeof w[p][v]);
         return;
     }
-    const uint8_t *rest =
-        b->rest + at * 4 * CPU_COMPACT_SIDE + part * (int)sizeof(vb);
+    const uint8_t *from =
+        b->low + at * 4 * CPU_COMPACT_SIDE + part * (int)sizeof(vb);
     const vb codes =
         VB_LOAD(b->codes + at * 2 * CPU_COMPACT_SIDE + part * (int)sizeof(vb));
     for (int p = 0; p < 2; ++p) {
         const vb code = (p ? VB_RIGHT(codes, 4) : codes) & VB_BYTES(15);
-        const vb r = VB_LOAD(rest + p * 2 * CPU_COMPACT_SIDE);
-        const vb low = VB_WITH(VB_LOOK_UP(b->low, code), r, VB_BYTES(0x7f));
-        const vb high = VB_WITH(VB_LOOK_UP(b->high, code), r, VB_BYTES(0x80));
+        const vb low = VB_LOAD(from + p * 2 * CPU_COMPACT_SIDE);
+        const vb high = VB_LOOK_UP(b->high, code);
         w[p][0] = (vu)VB_WORDS_LOW(low, high);
         w[p][1] = (vu)VB_WORDS_HIGH(low, high);
     }
