@@ -159,6 +159,10 @@ struct backend {
     backend_team *team; /* n_threads of them, for backend_parallel() too */
     void *impl;
     void (*close)(backend *be);
+    /* Rows that a pass of n rows computes where products are prepared for a
+     * number of rows, so that few numbers occur: n or more, monotone, 0 for 0.
+     * NULL: any number is as good. */
+    int64_t (*round_rows)(int64_t n);
 
     /* ---- memory ---- */
     /* 64-byte aligned, zeroed; NULL when there is none left. */

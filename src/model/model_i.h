@@ -148,9 +148,8 @@ struct model_run {
     void *grad;          /* [rank * widest] acc: one dense gB or gA */
 };
 
-/* Rows a pass of n rows computes: few shapes, so that prepared GEMMs are used
- * again. Monotone, >= n, 0 for 0. */
-int64_t model_bucket(int64_t n);
+/* Rows a pass of n rows computes. Monotone, >= n, 0 for 0. */
+int64_t model_rows(const backend *be, int64_t n);
 
 /* ---- passes --------------------------------------------------------- */
 

@@ -90,9 +90,9 @@ void model_pass_start(model_pass *p, model_run *run, const model_adapter *ad,
     const model_config *c = &run->m->config;
     *p = (model_pass){.run = run, .ad = ad};
     p->n_real = n_tokens;
-    p->n = model_bucket(n_tokens);
+    p->n = model_rows(run->m->be, n_tokens);
     p->label_real = n_rows;
-    p->label = model_bucket(n_rows);
+    p->label = model_rows(run->m->be, n_rows);
     p->attn = (backend_attn){
         .n_seq = (int)n_seqs,
         .cu_q = run->device.cu_q,

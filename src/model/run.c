@@ -11,16 +11,9 @@
 #define LOGITS_BYTES ((int64_t)64 << 20)
 #define MIN_CHUNK    256
 
-int64_t model_bucket(int64_t n)
+int64_t model_rows(const backend *be, int64_t n)
 {
-    if (n <= 16) { /* decode: a row that is not there costs as much as one */
-        int64_t p = n > 0;
-        while (p < n)
-            p *= 2;
-        return p;
-    }
-    int64_t step = n <= 64 ? 16 : 64;
-    return (n + step - 1) / step * step;
+    return be->round_rows ? be->round_rows(n) : n;
 }
 
 static int64_t larger(int64_t a, int64_t b)
@@ -189,8 +182,8 @@ static bool set_sizes(model_run *run, const model *m,
     run->m = (model *)(uintptr_t)m;
     run->limits = *limits;
     run->limits.rows = smaller(limits->rows, limits->tokens);
-    run->N = model_bucket(limits->tokens);
-    run->M = model_bucket(run->limits.rows);
+    run->N = model_rows(m->be, limits->tokens);
+    run->M = model_rows(m->be, run->limits.rows);
     run->S = smaller(limits->seqs, limits->tokens);
     int64_t row = m->config.vocab * (int64_t)base_dtype_bytes(m->be->acc);
     int64_t fit = LOGITS_BYTES / row / 64 * 64;

@@ -237,10 +237,24 @@ static void table_close(backend *be)
     free(cuda);
 }
 
+/* Every number of rows has plans of its own for its products (cuda_lt.c). */
+static int64_t table_round_rows(int64_t n)
+{
+    if (n <= 16) { /* decode: a row that is not there costs as much as one */
+        int64_t p = n > 0;
+        while (p < n)
+            p *= 2;
+        return p;
+    }
+    const int64_t step = n <= 64 ? 16 : 64;
+    return (n + step - 1) / step * step;
+}
+
 static void fill(backend *be)
 {
     be->name = "cuda";
     be->close = table_close;
+    be->round_rows = table_round_rows;
     be->alloc = table_alloc;
     be->free = table_free;
     be->host_alloc = table_host_alloc;
