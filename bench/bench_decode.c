@@ -112,7 +112,8 @@ int main(int argc, char **argv)
     infer_limits limits = {.max_batch = MOST,
                            .step_tokens = MOST * PROMPT,
                            .context = 2 * PROMPT + STEPS,
-                           .compact_bytes = -1};
+                           .compact_bytes = -1,
+                           .draft_tokens = -1};
     must(backend_open(&options, &b.be, &err), &err);
     must(model_open(argv[1], b.be, &b.m, &err), &err);
     b.memory = memory_to_read();

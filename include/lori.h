@@ -242,6 +242,10 @@ typedef struct lori_session_options {
      * same bits; 0: half of the memory that is free beside the mapped
      * weights, -1: none. */
     int64_t compact_bytes;
+    /* Tokens guessed ahead for a reply, from what followed its last tokens
+     * before, and computed in the same step: 1 to 7; 0: as many as pay, -1:
+     * none. Replies do not depend on it. */
+    int64_t draft_tokens;
     /* NULL: the model folder's own. Else a template file, or for models
      * without one "alpaca", "llama3", "chatml", "none" (contents alone). */
     const char *chat_template;

@@ -278,6 +278,9 @@ static int parse(generate *g, int argc, char **argv)
         {"compact-bytes", CLI_INT, &g->open.compact_bytes, "N",
          "most for copies of weights that make replies faster (half of what "
          "is free); -1: none"},
+        {"draft-tokens", CLI_INT, &g->open.draft_tokens, "N",
+         "guessed ahead and checked in the same step (as many as pay); -1: "
+         "none"},
         {"logprobs", CLI_INT, &g->logprobs, "N",
          "of each token, and of the N best, in JSON"}};
     return cli_parse(

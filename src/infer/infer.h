@@ -111,12 +111,17 @@ typedef struct infer_limits {
     int64_t step_tokens; /* of prompts, computed in one step; 0: 1024 */
     int64_t context;     /* longest prompt and reply; 0: all the model has */
     int64_t
-        cache_bytes; /* most for keys and values; 0: 4 GiB. If that is too
-                        little for `context`, the context is what it holds */
+        cache_bytes;       /* most for keys and values; 0: 4 GiB. If that is too
+                              little for `context`, the context is what it holds */
     int64_t compact_bytes; /* most for compact copies of weights
                               (model_compact), made when a reply has 64 tokens
                               or more to come; 0: half of the memory that is
                               free beside the mapped weights, -1: none */
+    int64_t draft_tokens;  /* guessed ahead for a reply, from what followed its
+                              last tokens before, and computed in the same
+                              step: 1 to 7; 0: as many as pay, -1: none. No
+                              result depends on it. None where a row's bits
+                              depend on its company (backend.h, round_rows) */
 } infer_limits;
 typedef struct infer_engine infer_engine;
 /* `limits` may be NULL. */
@@ -131,9 +136,9 @@ int64_t infer_context(const infer_engine *e);
 lori_status infer_submit(infer_engine *e, const infer_request *q,
                          infer_result *result, lori_error *err);
 int64_t infer_pending(const infer_engine *e); /* waiting or running */
-/* Advances every running request by a token or a piece of its prompt. After a
- * failure nothing is pending any more; results hold what had come. `hooks`
- * may be NULL. */
+/* Advances every running request by a token or more, or a piece of its prompt.
+ * After a failure nothing is pending any more; results hold what had come.
+ * `hooks` may be NULL. */
 lori_status infer_step(infer_engine *e, const infer_hooks *hooks,
                        lori_error *err);
 /* Forgets all requests, without telling anyone. */

@@ -56,6 +56,10 @@ static lori_status set_sizes(infer_engine *e, const infer_limits *l,
         *n_pages = pages_of(e->context) * e->max_batch;
     e->context = smaller(e->context, *n_pages * INFER_PAGE);
     e->max_slots = e->max_batch > SCORE_BATCH ? e->max_batch : SCORE_BATCH;
+    e->max_rows = e->max_batch;
+    if (e->draft_tokens >= 0 && e->max_rows < INFER_DRAFT_ROWS)
+        e->max_rows =
+            smaller(e->max_batch * (1 + INFER_DRAFT), INFER_DRAFT_ROWS);
     e->max_tokens = e->max_batch + e->step_tokens;
     e->table_ld = pages_of(e->context);
     return LORI_OK;
@@ -107,12 +111,12 @@ static lori_status take_memory(infer_engine *e, lori_error *err)
     e->order = base_alloc(slots, sizeof *e->order);
     e->row_slot = base_alloc(tokens, sizeof *e->row_slot);
     e->nll = base_alloc(tokens, sizeof *e->nll);
-    e->lse = base_alloc((size_t)e->max_batch, sizeof *e->lse);
-    e->logits = base_alloc((size_t)e->max_batch, row);
+    e->lse = base_alloc((size_t)e->max_rows, sizeof *e->lse);
+    e->logits = base_alloc((size_t)e->max_rows, row);
     if (!e->slots || !e->ids || !e->cu || !e->past || !e->table || !e->row ||
         !e->target || !e->segments || !e->order || !e->row_slot || !e->nll ||
         !e->lse || !e->logits)
-        return base_no_memory(err, (size_t)e->max_batch * row);
+        return base_no_memory(err, (size_t)e->max_rows * row);
     for (size_t i = 0; i < slots; i++) {
         size_t ld = (size_t)e->table_ld;
         e->slots[i].pages = base_alloc(ld, sizeof *e->slots[i].pages);
@@ -133,7 +137,10 @@ lori_status infer_engine_new(model *m, const infer_limits *limits,
                         .config = model_get_config(m),
                         .acc = model_get_backend(m)->acc,
                         .compact_bytes = limits ? limits->compact_bytes : 0,
+                        .draft_tokens = limits ? limits->draft_tokens : 0,
                         .run_rank = -1};
+    if (model_get_backend(m)->round_rows) /* a row's bits go by its company */
+        e->draft_tokens = -1;
     int64_t n_pages = 0;
     const infer_limits none = {0};
     lori_status st = set_sizes(e, limits ? limits : &none, &n_pages, err);

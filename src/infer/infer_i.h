@@ -4,6 +4,7 @@
  *   infer_pages.c   pages of keys and values, and which prefixes they hold
  *   infer_engine.c  requests in and out, memory
  *   infer_step.c    one step: who computes what, and what comes of it
+ *   infer_draft.c   tokens guessed ahead
  *   infer_score.c   log-probabilities of given texts */
 #ifndef INFER_INFER_I_H
 #define INFER_INFER_I_H
@@ -90,6 +91,9 @@ typedef struct infer_job {
     int64_t positions; /* that it may come to occupy */
 } infer_job;
 
+#define INFER_DRAFT      7  /* tokens guessed ahead of a reply, at most */
+#define INFER_DRAFT_ROWS 16 /* rows of a step that guesses, at most */
+
 typedef struct infer_slot {
     infer_job *job;
     int64_t past; /* positions in the cache before this step */
@@ -97,8 +101,20 @@ typedef struct infer_slot {
     int64_t n_pages;
     int32_t *pages; /* [table_ld] */
     base_rng rng;
+    int64_t n_draft; /* guesses behind `feed` */
+    int32_t draft[INFER_DRAFT];
+    double right, guessed;     /* guesses of the last steps, as far as the first
+                                  wrong one */
+    int64_t first_row, n_rows; /* of logits that this step gives it */
+    int64_t n_new;             /* tokens that came of it */
     bool ended;
 } infer_slot;
+
+/* Seconds of steps that have only replies, by their rows; 0: not known. */
+typedef struct infer_pace {
+    double seconds[INFER_DRAFT_ROWS + 1];
+    int64_t seen[INFER_DRAFT_ROWS + 1], step; /* when */
+} infer_pace;
 
 /* A thread's memory for choosing tokens, [vocab] each. */
 typedef struct infer_chooser {
@@ -113,7 +129,9 @@ struct infer_engine {
     base_dtype acc;
     int64_t max_batch, step_tokens, context;
     int64_t compact_bytes; /* as in infer_limits; -1 also when they are made */
+    int64_t draft_tokens;  /* as in infer_limits */
     int64_t max_slots, max_tokens, table_ld;
+    int64_t max_rows; /* of logits */
     int64_t max_rank; /* of the adapters seen */
     int64_t run_rank; /* of `run` */
 
@@ -123,15 +141,16 @@ struct infer_engine {
     int64_t n_slots;
     int64_t promised; /* pages that running requests may still take */
     infer_pages pages;
+    infer_pace pace;
 
     /* one step's operands */
     int32_t *ids, *cu, *past, *table, *row, *target;
     model_segment *segments;
-    int64_t *order;    /* [max_slots] slots by adapter */
-    int64_t *row_slot; /* [rows] */
-    double *nll;       /* [max_tokens] */
-    double *lse;       /* [max_batch], of a row of logits */
-    void *logits;      /* [max_batch, vocab] acc */
+    int64_t *order;          /* [max_slots] slots by adapter */
+    int64_t *row_slot;       /* [rows] */
+    double *nll;             /* [max_tokens] */
+    double *lse;             /* [max_rows], of a row of logits */
+    void *logits;            /* [max_rows, vocab] acc */
     infer_chooser *choosers; /* [n_choosers], one for every thread */
     int n_choosers;
     model_run *run;
@@ -149,5 +168,12 @@ lori_status infer_enqueue(infer_engine *e, const infer_job *job,
                           lori_error *err);
 /* Its pages go back, its job is freed; slots behind it move up. */
 void infer_end_slot(infer_engine *e, int64_t at);
+
+/* Fills the drafts of all slots, where that pays; else with none. */
+void infer_guess(infer_engine *e);
+/* Of a slot's guesses, the first `right` were. */
+void infer_guessed(infer_slot *s, int64_t right);
+/* A step of replies took so long. */
+void infer_took(infer_pace *p, int64_t rows, double seconds);
 
 #endif

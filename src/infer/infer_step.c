@@ -104,17 +104,25 @@ static void share(infer_engine *e, infer_slot *s)
         s->job->result->n_cached += s->past - before;
 }
 
-/* Books the slot's `feed` tokens into pages. */
+/* The slot's page for a position, the last one's or the next's. */
+static int32_t page_for(infer_engine *e, infer_slot *s, int64_t at)
+{
+    if (at / INFER_PAGE == s->n_pages)
+        push_page(e, s,
+                  infer_pages_take(&e->pages, last_page(e, s), key_of(s->job)));
+    return s->pages[at / INFER_PAGE];
+}
+
+/* Books the slot's `feed` tokens into pages. Guesses only get their place. */
 static void write_tokens(infer_engine *e, infer_slot *s)
 {
-    for (int64_t at = s->past; at < s->past + s->feed; at++) {
+    const int64_t given = s->past + s->feed;
+    for (int64_t at = s->past; at < given; at++) {
         int32_t id = token_at(s->job, at);
-        if (at % INFER_PAGE == 0)
-            push_page(
-                e, s,
-                infer_pages_take(&e->pages, last_page(e, s), key_of(s->job)));
-        infer_pages_add(&e->pages, last_page(e, s), &id, 1);
+        infer_pages_add(&e->pages, page_for(e, s, at), &id, 1);
     }
+    for (int64_t at = given; at < given + s->n_draft; at++)
+        page_for(e, s, at);
 }
 
 /* ---- starting -------------------------------------------------------------
@@ -175,7 +183,8 @@ static lori_status start_jobs(infer_engine *e, const infer_hooks *hooks,
         e->n_waiting--;
         e->n_slots++;
         s->job = job;
-        s->past = s->feed = s->n_pages = 0;
+        s->past = s->feed = s->n_pages = s->n_draft = 0;
+        s->right = s->guessed = 0;
         s->ended = false;
         e->promised += pages_of(job->positions);
         base_rng_start(&s->rng, job->request.sampling.seed, RNG_STREAM);
@@ -198,10 +207,11 @@ static lori_status start_jobs(infer_engine *e, const infer_hooks *hooks,
 static void give_tokens(infer_engine *e)
 {
     int64_t room = e->max_tokens;
+    infer_guess(e);
     for (int64_t i = 0; i < e->n_slots; i++) {
         infer_slot *s = &e->slots[i];
         s->feed = s->past >= s->job->n_prompt;
-        room -= s->feed;
+        room -= s->feed + s->n_draft;
         write_tokens(e, s);
     }
     for (int64_t i = 0; i < e->n_slots; i++) {
@@ -232,24 +242,41 @@ static void sort_slots(infer_engine *e)
     }
 }
 
+/* Tokens of a slot from position `from` on, as one sequence. */
+static void add_sequence(infer_engine *e, const infer_slot *s, int64_t from,
+                         int64_t n, model_step *step)
+{
+    const int64_t given = s->past + s->feed;
+    for (int64_t at = from; at < from + n; at++)
+        e->ids[step->n_tokens++] =
+            at < given ? token_at(s->job, at) : s->draft[at - given];
+    e->past[step->n_seqs] = (int32_t)from;
+    memcpy(e->table + step->n_seqs * e->table_ld, s->pages,
+           (size_t)s->n_pages * sizeof *e->table);
+    e->cu[++step->n_seqs] = (int32_t)step->n_tokens;
+}
+
 /* Rows whose logits are wanted, of a slot whose tokens end at n_tokens. */
 static void add_rows(infer_engine *e, int64_t slot, model_step *step)
 {
-    const infer_slot *s = &e->slots[slot];
+    infer_slot *s = &e->slots[slot];
     const infer_job *job = s->job;
+    const int64_t n = s->feed + s->n_draft;
     int64_t first = job->score ? job->score->first - 1 : job->n_prompt - 1;
     if (!job->score && s->past > first)
         first = s->past;
-    for (int64_t k = 0; k < s->feed; k++) {
+    s->first_row = step->n_rows;
+    for (int64_t k = 0; k < n; k++) {
         int64_t at = s->past + k;
         if (at < first)
             continue;
-        e->row[step->n_rows] = (int32_t)(step->n_tokens - s->feed + k);
+        e->row[step->n_rows] = (int32_t)(step->n_tokens - n + k);
         e->row_slot[step->n_rows] = slot;
         if (job->score)
             e->target[step->n_rows] = job->score->ids[at + 1];
         step->n_rows++;
     }
+    s->n_rows = step->n_rows - s->first_row;
 }
 
 static void add_segment(infer_engine *e, const infer_slot *s, model_step *step)
@@ -275,15 +302,14 @@ static model_step build_step(infer_engine *e)
     sort_slots(e);
     e->cu[0] = 0;
     for (int64_t i = 0; i < e->n_slots; i++) {
-        const infer_slot *s = &e->slots[e->order[i]];
+        infer_slot *s = &e->slots[e->order[i]];
+        s->n_rows = 0;
         if (s->feed == 0)
             continue;
-        for (int64_t k = 0; k < s->feed; k++)
-            e->ids[step.n_tokens++] = token_at(s->job, s->past + k);
-        e->past[step.n_seqs] = (int32_t)s->past;
-        memcpy(e->table + step.n_seqs * e->table_ld, s->pages,
-               (size_t)s->n_pages * sizeof *e->table);
-        e->cu[++step.n_seqs] = (int32_t)step.n_tokens;
+        add_sequence(e, s, s->past, s->feed, &step);
+        /* Each by itself, as it would be computed if it were no guess. */
+        for (int64_t k = 0; k < s->n_draft; k++)
+            add_sequence(e, s, s->past + s->feed + k, 1, &step);
         add_rows(e, e->order[i], &step);
         add_segment(e, s, &step);
     }
@@ -318,28 +344,43 @@ static const float *logits_row(const infer_engine *e, infer_chooser *c,
     return c->buffer;
 }
 
-/* Of row `row` of the step's logits: the slot's next token, and those to
- * report. Rows may be chosen from at once, each with a chooser of its own. */
-static void choose(const infer_engine *e, infer_chooser *c, int64_t row)
+/* Of row `row` of the step's logits: token n of the slot's reply, and those to
+ * report. */
+static int32_t choose(const infer_engine *e, infer_chooser *c, infer_slot *s,
+                      int64_t row, int64_t n)
 {
-    infer_slot *s = &e->slots[e->row_slot[row]];
     int64_t vocab = e->config->vocab;
     const infer_request *q = &s->job->request;
     const infer_result *r = s->job->result;
     const float *x = logits_row(e, c, row);
     double lse = e->lse[row];
-    infer_top_tokens(x, vocab, lse, r->top + r->n * q->top_logprobs,
+    infer_top_tokens(x, vocab, lse, r->top + n * q->top_logprobs,
                      q->top_logprobs);
     const float *from = x;
     if (infer_changes_logits(&q->sampling)) {
         memcpy(c->changed, x, (size_t)vocab * sizeof *x);
-        infer_process(c->changed, q, r->ids, r->n, c->zeros);
+        infer_process(c->changed, q, r->ids, n, c->zeros);
         from = c->changed;
     }
     const int32_t id =
         infer_sample(from, vocab, &q->sampling, &s->rng, c->scratch);
-    r->ids[r->n] = id;
-    r->logprob[r->n] = (double)x[id] - lse;
+    r->ids[n] = id;
+    r->logprob[n] = (double)x[id] - lse;
+    return id;
+}
+
+/* A slot's next token, and those behind it as long as guesses are right. Slots
+ * may choose at once, each with a chooser of its own. */
+static void choose_tokens(const infer_engine *e, infer_chooser *c,
+                          infer_slot *s)
+{
+    const infer_result *r = s->job->result;
+    bool right = true;
+    for (s->n_new = 0; s->n_new < s->n_rows && right; s->n_new++) {
+        const int64_t k = s->n_new;
+        const int32_t id = choose(e, c, s, s->first_row + k, r->n + k);
+        right = k < s->n_draft && id == s->draft[k];
+    }
 }
 
 /* Decides whether the request ends with its newest token. */
@@ -362,31 +403,38 @@ static void judge(infer_slot *s, int32_t id, const infer_hooks *hooks)
         s->ended = next == INFER_END_CANCEL;
 }
 
-/* Threads that choose the tokens of rows, each with its own scratch. */
-typedef struct choice {
-    infer_engine *e;
-    int64_t n;
-} choice;
-
 static void choose_part(void *context, int thread, int n)
 {
-    const choice *c = context;
-    const int64_t end = backend_share(c->n, thread + 1, n);
-    for (int64_t k = backend_share(c->n, thread, n); k < end; k++)
-        choose(c->e, &c->e->choosers[thread], k);
+    infer_engine *e = context;
+    const int64_t end = backend_share(e->n_slots, thread + 1, n);
+    for (int64_t i = backend_share(e->n_slots, thread, n); i < end; i++)
+        choose_tokens(e, &e->choosers[thread], &e->slots[e->order[i]]);
 }
 
-static void take_tokens(infer_engine *e, const model_step *step,
-                        const infer_hooks *hooks)
+/* The newest token was guessed: its keys and values are there. */
+static void keep_guess(infer_engine *e, infer_slot *s)
 {
-    const int64_t n = step->n_rows;
-    choice c = {e, n};
-    backend_parallel(model_get_backend(e->m), n > 1 ? e->n_choosers : 1,
-                     choose_part, &c);
-    for (int64_t k = 0; k < n; k++) {
-        infer_slot *s = &e->slots[e->row_slot[k]];
+    const infer_result *r = s->job->result;
+    const int32_t i = s->pages[s->past / INFER_PAGE];
+    infer_pages_add(&e->pages, i, &r->ids[r->n - 1], 1);
+    e->pages.at[i].ready = e->pages.at[i].n;
+    s->past++;
+}
+
+static void take_tokens(infer_engine *e, const infer_hooks *hooks)
+{
+    backend_parallel(model_get_backend(e->m),
+                     e->n_slots > 1 ? e->n_choosers : 1, choose_part, e);
+    for (int64_t i = 0; i < e->n_slots; i++) {
+        infer_slot *s = &e->slots[e->order[i]];
         infer_result *r = s->job->result;
-        judge(s, r->ids[r->n++], hooks);
+        if (s->n_draft > 0)
+            infer_guessed(s, s->n_new - 1);
+        for (int64_t k = 0; k < s->n_new && !s->ended; k++) {
+            if (k > 0)
+                keep_guess(e, s);
+            judge(s, r->ids[r->n++], hooks);
+        }
     }
 }
 
@@ -474,6 +522,12 @@ static int64_t compact_most(const infer_engine *e)
     return (base_memory_at("").available - (int64_t)mapped) / 2;
 }
 
+/* No piece of a prompt, but its last token. */
+static bool only_replies(const model_step *step)
+{
+    return !step->target && step->n_tokens == step->n_rows;
+}
+
 /* Makes compact copies of the weights, once, when a step has only replies and
  * one of them is long enough to pay for it: a copy takes as long as 4 to 13
  * steps (fresh memory is slow), and saves a quarter to a third of each. */
@@ -481,7 +535,7 @@ static void compact_weights(infer_engine *e, const model_step *step)
 {
     enum { PAYS_FROM = 64 };
     int64_t left = 0;
-    if (e->compact_bytes < 0 || step->target || step->n_tokens > step->n_seqs)
+    if (e->compact_bytes < 0 || !only_replies(step))
         return;
     for (int64_t i = 0; i < e->n_slots; i++) {
         const infer_job *job = e->slots[i].job;
@@ -504,16 +558,19 @@ static lori_status advance(infer_engine *e, const infer_hooks *hooks,
     give_tokens(e);
     model_step step = build_step(e);
     compact_weights(e, &step);
+    const double start = base_now_s();
     if (step.target)
         BASE_TRY(model_score_cached(e->run, e->cache, &step, e->nll, err));
     else
         BASE_TRY(model_forward_cached(e->run, e->cache, &step, e->logits,
                                       e->lse, err));
+    if (only_replies(&step))
+        infer_took(&e->pace, step.n_rows, base_now_s() - start);
     mark_ready(e);
     if (step.target)
         take_scores(e, &step);
     else
-        take_tokens(e, &step, hooks);
+        take_tokens(e, hooks);
     remove_ended(e, hooks);
     return LORI_OK;
 }

@@ -129,7 +129,8 @@ static lori_status open_base(lori_session *s, const lori_session_options *o,
                             .isa = o->isa};
     infer_limits limits = {.max_batch = o->max_batch,
                            .cache_bytes = o->cache_bytes,
-                           .compact_bytes = o->compact_bytes};
+                           .compact_bytes = o->compact_bytes,
+                           .draft_tokens = o->draft_tokens};
     BASE_TRY(backend_open(&open, &s->be, err));
     BASE_TRY(model_open(s->folder, s->be, &s->model, err));
     BASE_TRY(text_tokenizer_open(s->folder, &s->tok, err));
@@ -172,6 +173,10 @@ lori_status job_session_open(const lori_session_options *o, const lori_ui *ui,
         return base_fail(err, LORI_INVALID,
                          "compact_bytes is -1 (none), 0 (half of the free "
                          "memory) or the most bytes for it");
+    if (o->draft_tokens < -1 || o->draft_tokens > 7)
+        return base_fail(err, LORI_INVALID,
+                         "draft_tokens is -1 (none), 0 (as many as pay) or 1 "
+                         "to 7");
     lori_session *s = base_alloc(1, sizeof *s);
     if (!s)
         return base_no_memory(err, sizeof *s);

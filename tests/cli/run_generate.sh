@@ -70,6 +70,15 @@ ids <out >alone
 runs "n replies again" gen "say 3" --n 3 --temperature 1.5 --max-new-tokens 5 --seed 4 --json
 if ids <out | grep -qF "$(cat alone)"; then pass; else fail "reply 2 of seed 4 is not that of seed 6"; fi
 
+# ---- tokens guessed ahead ------------------------------------------------------
+for drafts in -1 0 1 7; do
+    runs "draft tokens $drafts" gen "say 3 say 3 say 3 say" --max-new-tokens 60 --ignore-eos --json \
+        --draft-tokens $drafts
+    ids <out >guessed$drafts
+    equal "draft tokens $drafts" guessed-1 guessed$drafts
+done
+refuses "draft tokens 8" 2 "draft_tokens is -1 (none), 0 (as many as pay) or 1 to 7" gen "say" --draft-tokens 8
+
 # ---- adapters by name --------------------------------------------------------
 runs "adapter one" gen "say 3" --adapter ad1 --max-new-tokens 8 --ignore-eos --json
 ids <out >one

@@ -74,9 +74,44 @@ static infer_next next(void *context, int64_t tag, int32_t id)
     return INFER_GO_ON;
 }
 
-Test(allocations, decode_takes_no_memory)
+enum { N = 3, WARM = 20, STEPS = 100 };
+
+static void submit(infer_engine *e, const model_adapter *adapter,
+                   infer_result *r)
 {
-    enum { N = 3, WARM = 20, STEPS = 100 };
+    static const int32_t prompt[] = {5, 6, 7};
+    lori_error err = {0};
+    for (int i = 0; i < N; i++) {
+        infer_request q = {.tag = i,
+                           .prompt = prompt,
+                           .n_prompt = 1 + i,
+                           .max_new_tokens = 2 * (WARM + STEPS),
+                           .top_logprobs = 5,
+                           .adapter = i ? adapter : NULL,
+                           .adapter_key = i > 0};
+        q.sampling = (infer_sampling){.sample = i > 1,
+                                      .temperature = 1,
+                                      .top_p = 0.9,
+                                      .repetition_penalty = 1.1,
+                                      .presence_penalty = 0.1};
+        cr_assert_eq(infer_submit(e, &q, &r[i], &err), LORI_OK);
+    }
+}
+
+static lori_status advance(infer_engine *e, int steps)
+{
+    const infer_hooks hooks = {.token = next};
+    lori_error err = {0};
+    lori_status st = LORI_OK;
+    for (int i = 0; i < steps && !st; i++)
+        st = infer_step(e, &hooks, &err);
+    return st;
+}
+
+/* With guesses a step's rows differ: the same replies come before, once. */
+static void decode(int64_t draft_tokens)
+{
+    const infer_limits limits = {.draft_tokens = draft_tokens};
     tiny_spec spec = {.seed = 9};
     tiny t = tiny_open(&spec, "cpu", BASE_F32, 2);
     tiny_adapt(&t, 3, 5);
@@ -86,42 +121,39 @@ Test(allocations, decode_takes_no_memory)
     t.be->host_alloc = count_host;
     infer_engine *e = NULL;
     infer_result r[N];
-    static const int32_t prompt[] = {5, 6, 7};
-    const infer_hooks hooks = {.token = next};
     lori_error err = {0};
+    taken = 0;
     counting = true; /* the counter counts */
-    cr_assert_eq(infer_engine_new(t.m, NULL, &e, &err), LORI_OK);
+    cr_assert_eq(infer_engine_new(t.m, &limits, &e, &err), LORI_OK);
     cr_assert_gt(taken, OWN_MALLOC ? 5 : 0);
     counting = false;
-    for (int i = 0; i < N; i++) {
-        infer_request q = {.tag = i,
-                           .prompt = prompt,
-                           .n_prompt = 1 + i,
-                           .max_new_tokens = WARM + STEPS + 50,
-                           .top_logprobs = 5,
-                           .adapter = i ? t.ma : NULL,
-                           .adapter_key = i > 0};
-        q.sampling = (infer_sampling){.sample = i > 1,
-                                      .temperature = 1,
-                                      .top_p = 0.9,
-                                      .repetition_penalty = 1.1,
-                                      .presence_penalty = 0.1};
-        cr_assert_eq(infer_submit(e, &q, &r[i], &err), LORI_OK);
+    if (draft_tokens >= 0) {
+        submit(e, t.ma, r);
+        cr_assert_eq(advance(e, WARM + STEPS), LORI_OK);
+        infer_clear(e);
+        infer_results_free(r, N);
     }
-    for (int i = 0; i < WARM; i++)
-        cr_assert_eq(infer_step(e, &hooks, &err), LORI_OK);
+    submit(e, t.ma, r);
+    cr_assert_eq(advance(e, WARM), LORI_OK);
     taken = 0;
-    lori_status st = LORI_OK;
     counting = true;
-    for (int i = 0; i < STEPS && !st; i++)
-        st = infer_step(e, &hooks, &err);
+    const lori_status st = advance(e, STEPS);
     counting = false;
     cr_assert_eq(st, LORI_OK);
-    cr_assert_eq(r[0].n, WARM + STEPS);
+    if (draft_tokens < 0)
+        cr_assert_eq(r[0].n, WARM + STEPS);
+    else
+        cr_assert_gt(r[0].n, WARM + STEPS);
     cr_assert_eq(taken, 0, "%lld allocations in %d steps", (long long)taken,
                  STEPS);
     infer_clear(e);
     infer_results_free(r, N);
     infer_engine_free(e);
     tiny_close(&t);
+}
+
+Test(allocations, decode_takes_no_memory)
+{
+    decode(-1);
+    decode(1);
 }

@@ -279,7 +279,7 @@ Test(generate, cancel_and_interrupt)
     infer_request q[4];
     for (int i = 0; i < 4; i++)
         q[i] = (infer_request){
-            .prompt = prompt, .n_prompt = 1 + i % 3, .max_new_tokens = 10};
+            .prompt = prompt, .n_prompt = 1 + i % 3, .max_new_tokens = 40};
     watch w = {.cancel = 1};
     lori_ui ui = {.context = &w, .interrupted = on_interrupt};
     infer_hooks hooks = {.context = &w, .token = on_token, .ui = &ui};
@@ -287,7 +287,7 @@ Test(generate, cancel_and_interrupt)
     run(&t, q, 4, 2, plain);
     cr_assert_eq(go(&t, q, 4, 2, &hooks, r, NULL), LORI_OK);
     for (int i = 0; i < 4; i++) {
-        cr_assert_eq(r[i].n, i == 1 ? 3 : 10);
+        cr_assert_eq(r[i].n, i == 1 ? 3 : 40);
         cr_assert_eq(r[i].finish, i == 1 ? INFER_CANCELLED : INFER_LENGTH);
         cr_assert_eq(w.seen[i], r[i].n);
         cr_assert_arr_eq(r[i].ids, plain[i].ids, (size_t)r[i].n * 4);
