@@ -232,7 +232,7 @@ typedef struct lori_session_options {
     const char *model;   /* model folder */
     const char *adapter; /* folder of the adapter used where none is named */
     lori_dtype dtype;
-    int n_threads; /* 0: OpenMP's choice */
+    int n_threads; /* 0: OMP_NUM_THREADS, else all processors */
     const char *isa;
     const lori_named_adapter *adapters; /* further ones, chosen by name */
     int64_t n_adapters;

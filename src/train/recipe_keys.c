@@ -193,7 +193,7 @@ const recipe_key recipe_keys[] = {
 
     {"n_threads", "parallel", INTEGER(n_threads, "0", 0, 4096),
      .aliases = "num_threads threads",
-     .help = "0: as many as OpenMP gives; the result is the same"},
+     .help = "0: OMP_NUM_THREADS, else all processors; the result is the same"},
 };
 const int64_t recipe_n_keys = sizeof recipe_keys / sizeof *recipe_keys;
 

@@ -81,7 +81,7 @@ typedef struct train_recipe {
     int64_t eval_steps;    /* 0: at the end only */
     int64_t save_steps;    /* 0: at the end only */
     bool resume_from_checkpoint;
-    int64_t n_threads; /* 0: OpenMP's choice */
+    int64_t n_threads; /* 0: OMP_NUM_THREADS, else all processors */
 } train_recipe;
 
 /* Reads a YAML recipe (flat or grouped; `path` may be NULL) and overrides
