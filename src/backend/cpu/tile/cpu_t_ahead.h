@@ -71,7 +71,7 @@ _Static_assert(CPU_COMPACT_SIDE == CPU_TILE_SIDE &&
  */
 INLINE const char *block_ahead(const cpu_few *f, const uint8_t *at)
 {
-    enum { AHEAD = 8 * CPU_COMPACT_BLOCK };
+    enum { AHEAD = 6 * CPU_COMPACT_BLOCK };
     const int64_t blocks = cpu_compact_blocks(f->n) * cpu_compact_blocks(f->k);
     const int64_t before = at - f->blocks + AHEAD - blocks * CPU_COMPACT_BLOCK;
     if (before < 0)
