@@ -156,8 +156,8 @@ void infer_guess(infer_engine *e)
 {
     bool replies = e->draft_tokens >= 0 && e->n_slots < INFER_DRAFT_ROWS;
     for (int64_t i = 0; i < e->n_slots; i++) {
-        const infer_slot *s = &e->slots[i];
-        e->slots[i].n_draft = 0;
+        infer_slot *s = &e->slots[i];
+        s->n_draft = 0;
         replies = replies && !s->job->score && s->past >= s->job->n_prompt;
     }
     if (!replies)
