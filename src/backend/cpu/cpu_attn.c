@@ -1,8 +1,8 @@
 /* cpu_attn.c - attention on the CPU: cuts packed sequences into tasks (a
  * sequence, a group of heads that share keys and values, a block of queries),
- * longest first, and runs the kernels of isa/ or tile/ on all threads. A few
- * queries with many keys are several tasks, one for each part of the keys, and
- * what these give is joined (Flash-Decoding, Dao et al. 2023). Backward
+ * longest first, and runs the kernels of isa/ or tile/ on all threads. One row
+ * with many keys is several tasks, one for each part of the keys, and what
+ * these give is joined (Flash-Decoding, Dao et al. 2023). Backward
  * takes a whole sequence and one key/value head a task (of a long sequence,
  * some of its query heads): every sum then has one owner, so there are no
  * atomics and no order to depend on. */
@@ -58,7 +58,7 @@ static void add_task(task_list *to, task t)
     to->n++;
 }
 
-/* Parts of the keys that a few queries see. */
+/* Parts of the keys that one row sees. */
 static void add_parts_of(task_list *to, task t, int64_t from, int64_t end)
 {
     const int64_t first = from / CPU_ATTN_PART;
@@ -79,8 +79,7 @@ static void add_block(task_list *to, const backend_attn *d, task t,
 {
     const int64_t low = past + t.first, end = low + t.n;
     const int64_t from = cpu_attn_first(low, d->window);
-    const bool few = t.heads * t.n <= CPU_ATTN_FEW;
-    if (few && from / CPU_ATTN_PART < (end - 1) / CPU_ATTN_PART) {
+    if (t.n == 1 && from / CPU_ATTN_PART < (end - 1) / CPU_ATTN_PART) {
         add_parts_of(to, t, from, end);
         return;
     }
@@ -163,38 +162,35 @@ static cpu_attn_task open_task(const attention *a, const task *t)
     };
 }
 
-/* Few queries on vectors of bf16. What is not cut into parts is one. */
-static void run_few(const cpu_backend *cpu, cpu_attn_task at, char *scratch)
+/* What is not cut into parts is one. */
+static void run_row(const cpu_kernels *k, cpu_attn_task at, char *scratch)
 {
     const bool whole = !at.part;
     if (whole)
-        at.part = (float *)(void *)(scratch +
-                                    cpu->tiles->attn_few_bytes(at.head_dim));
-    cpu->tiles->attn_few(&at, scratch);
+        at.part = (float *)(void *)(scratch + k->attn_row_bytes(at.head_dim));
+    k->attn_row(&at, scratch);
     if (whole)
-        cpu->k->attn_join(&at, 1, scratch);
+        k->attn_join(&at, 1, scratch);
 }
 
 static void run_task(const attention *a, const cpu_attn_task *t, int thread)
 {
     void *scratch = cpu_scratch_of(a->cpu, thread);
-    const cpu_tile_kernels *tiles = a->cpu->tiles;
-    if (tiles && t->heads * t->n > CPU_ATTN_FEW)
-        tiles->attn(t, scratch);
-    else if (tiles && tiles->attn_few)
-        run_few(a->cpu, *t, scratch);
+    if (t->n == 1)
+        run_row(a->cpu->k, *t, scratch);
+    else if (a->cpu->tiles)
+        a->cpu->tiles->attn(t, scratch);
     else
         a->cpu->k->attn(t, scratch);
 }
 
-/* Tasks that a thread takes at a time. A few queries take a microsecond, as
- * long as asking other threads whether a task is free; but all threads must
- * find some, and come to the end together. */
+/* Tasks that a thread takes at a time. One row takes a microsecond, as long as
+ * asking other threads whether a task is free; but all threads must find some,
+ * and come to the end together. */
 static int64_t tasks_at_once(const attention *a)
 {
     enum { SHARES = 4, MOST = 8 };
-    const int heads = a->d->n_heads / a->d->n_kv_heads;
-    if (a->d->max_q * (heads < CPU_HEADS ? heads : CPU_HEADS) > CPU_ATTN_FEW)
+    if (a->d->max_q > 1)
         return 1;
     return cpu_clamp(a->tasks.n / (SHARES * a->cpu->be.n_threads), 1, MOST);
 }
@@ -240,6 +236,15 @@ static void attn_part(void *context, int thread, int n)
             join_parts(a, &t[i], thread);
 }
 
+static int64_t scratch_bytes(const cpu_backend *cpu, int head_dim)
+{
+    const int64_t part = 4 * cpu_attn_part_floats(head_dim);
+    const int64_t row = cpu->k->attn_row_bytes(head_dim) + part;
+    const int64_t many = cpu->tiles ? cpu->tiles->attn_bytes(head_dim)
+                                    : cpu->k->attn_bytes(head_dim);
+    return row > many ? row : many;
+}
+
 static void cpu_attn(backend *be, backend_view o, backend_view lse,
                      backend_view q, backend_view k, backend_view v,
                      const backend_attn *d)
@@ -259,9 +264,7 @@ static void cpu_attn(backend *be, backend_view o, backend_view lse,
         longest = len_k > longest ? len_k : longest;
         add_tasks(&all, d, block, s, -1);
     }
-    int64_t bytes = cpu->k->attn_bytes(d->head_dim);
-    if (cpu->tiles && cpu->tiles->attn_bytes(d->head_dim) > bytes)
-        bytes = cpu->tiles->attn_bytes(d->head_dim);
+    const int64_t bytes = scratch_bytes(cpu, d->head_dim);
     attention a = {
         .cpu = cpu, .d = d, .o = o, .lse = lse, .q = q, .k = k, .v = v};
     const size_t floats =

@@ -20,11 +20,10 @@
 #define CPU_LANES 128
 #define CPU_LD    144 /* rows of lanes: an odd number of cache lines */
 #define CPU_HEADS 8   /* query heads of a K/V head handled together */
-/* So many queries times heads, or fewer, are not worth a matrix of lanes. Their
- * keys are cut into parts of CPU_ATTN_PART, so that all threads find work in
- * one sequence; by position alone, so a row's bits do not depend on its company
- * or on the threads. */
-#define CPU_ATTN_FEW  4
+/* A single row of queries is not worth a matrix of lanes. Its keys are cut into
+ * parts of CPU_ATTN_PART, so that all threads find work in one sequence; by
+ * position alone, so a row's bits do not depend on other sequences or on the
+ * threads. */
 #define CPU_ATTN_PART 128
 
 typedef struct cpu_attn_task {
@@ -44,9 +43,7 @@ typedef struct cpu_attn_task {
     float scale;
     bool bf;
     int64_t key, key_end; /* keys that the queries here see */
-    /* Of few queries: these are a part of them, and go to part (below); NULL:
-     * they are all, and go to o and lse. */
-    float *part;
+    float *part;          /* of one row: what these keys give goes here */
     const struct cpu_attn_task *next; /* what is read next, or NULL */
 } cpu_attn_task;
 
@@ -56,11 +53,11 @@ static inline int64_t cpu_attn_first(int64_t position, int64_t window)
     return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
-/* What a part of the keys gives for CPU_ATTN_FEW queries: maxima, sums of
- * exponentials, and sums of values [CPU_ATTN_FEW, D rounded up to CPU_PAD]. */
+/* What a part of the keys gives for one row of queries: maxima, sums of
+ * exponentials, and sums of values [CPU_HEADS, D rounded up to CPU_PAD]. */
 static inline int64_t cpu_attn_part_floats(int head_dim)
 {
-    return CPU_ATTN_FEW * (2 + (int64_t)CPU_ROUND_UP(head_dim));
+    return CPU_HEADS * (2 + (int64_t)CPU_ROUND_UP(head_dim));
 }
 
 /* Backward over one whole sequence and some heads of one K/V head. */
@@ -239,8 +236,10 @@ typedef struct cpu_kernels {
     /* Scratch bytes of the attention kernels. */
     int64_t (*attn_bytes)(int head_dim);
     void (*attn)(const cpu_attn_task *t, void *scratch);
-    /* o and lse of few queries from the n parts at t->part, one after the
-     * other. */
+    /* Of one row of queries, to t->part; then o and lse from the n parts there,
+     * one after the other. */
+    int64_t (*attn_row_bytes)(int head_dim);
+    void (*attn_row)(const cpu_attn_task *t, void *scratch);
     void (*attn_join)(const cpu_attn_task *t, int64_t n, void *scratch);
     int64_t (*attn_grad_bytes)(int head_dim, int64_t max_len);
     void (*attn_grad)(const cpu_attn_grad *t, void *scratch);

@@ -114,10 +114,6 @@ typedef struct cpu_tile_kernels {
     void (*turn)(uint16_t *panel, const uint16_t *y, int64_t ldy, int64_t rows,
                  int64_t block, int64_t q);
     void (*sum)(const cpu_tile_sum *s);
-    /* Attention of at most CPU_ATTN_FEW queries to t->part, as cpu_kernels.attn
-     * does it; NULL: that one is faster. */
-    int64_t (*attn_few_bytes)(int head_dim);
-    void (*attn_few)(const cpu_attn_task *t, void *scratch);
     /* Attention of bf16, as in cpu_kernels; they start and stop the tiles. */
     int64_t (*attn_bytes)(int head_dim);
     void (*attn)(const cpu_attn_task *t, void *scratch);

@@ -47,6 +47,8 @@ void CPU_NAME(cpu_few_compact_x)(float *dst, const void *x, int64_t ldx,
                                  int64_t m, int64_t k, bool bf);
 int64_t CPU_NAME(cpu_attn_bytes)(int head_dim);
 void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch);
+int64_t CPU_NAME(cpu_attn_row_bytes)(int head_dim);
+void CPU_NAME(cpu_attn_row)(const cpu_attn_task *t, void *scratch);
 void CPU_NAME(cpu_attn_join)(const cpu_attn_task *t, int64_t n, void *scratch);
 int64_t CPU_NAME(cpu_attn_grad_bytes)(int head_dim, int64_t max_len);
 void CPU_NAME(cpu_attn_grad)(const cpu_attn_grad *t, void *scratch);

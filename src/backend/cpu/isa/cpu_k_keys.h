@@ -5,6 +5,19 @@
 
 #include "backend/cpu/isa/cpu_vec.h"
 
+/* The row of a key, and how many from there on follow each other. */
+INLINE int64_t key_run(const int32_t *table, int page, int64_t key,
+                        int64_t *rows)
+{
+    if (!table) {
+        *rows = INT64_MAX;
+        return key;
+    }
+    const int64_t in = key % page;
+    *rows = page - in;
+    return (int64_t)table[key / page] * page + in;
+}
+
 /* The rows of successive keys: one after the other within a page. */
 typedef struct key_walk {
     const int32_t *table; /* NULL: key j is row j */
@@ -14,13 +27,8 @@ typedef struct key_walk {
 
 INLINE int64_t key_row(key_walk *w, int64_t key)
 {
-    if (!w->table)
-        return key;
-    if (w->left == 0) {
-        int64_t in = key % w->page;
-        w->row = (int64_t)w->table[key / w->page] * w->page + in;
-        w->left = w->page - in;
-    }
+    if (w->left == 0)
+        w->row = key_run(w->table, w->page, key, &w->left);
     --w->left;
     return w->row++;
 }

@@ -35,6 +35,8 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
 #endif
     .attn_bytes = CPU_NAME(cpu_attn_bytes),
     .attn = CPU_NAME(cpu_attn),
+    .attn_row_bytes = CPU_NAME(cpu_attn_row_bytes),
+    .attn_row = CPU_NAME(cpu_attn_row),
     .attn_join = CPU_NAME(cpu_attn_join),
     .attn_grad_bytes = CPU_NAME(cpu_attn_grad_bytes),
     .attn_grad = CPU_NAME(cpu_attn_grad),

@@ -22,8 +22,6 @@ void CPU_NAME(cpu_tile_turn)(uint16_t *panel, const uint16_t *y, int64_t ldy,
 void CPU_NAME(cpu_tile_sum)(const cpu_tile_sum *s);
 int64_t CPU_NAME(cpu_attn_bytes)(int head_dim);
 void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch);
-int64_t CPU_NAME(cpu_attn_few_bytes)(int head_dim);
-void CPU_NAME(cpu_attn_few)(const cpu_attn_task *t, void *scratch);
 int64_t CPU_NAME(cpu_attn_grad_bytes)(int head_dim, int64_t max_len);
 void CPU_NAME(cpu_attn_grad)(const cpu_attn_grad *t, void *scratch);
 

@@ -22,10 +22,6 @@ const cpu_tile_kernels CPU_NAME(cpu_tile_kernels) = {
     .few_compact = CPU_NAME(cpu_tile_few_compact),
     .turn = CPU_NAME(cpu_tile_turn),
     .sum = CPU_NAME(cpu_tile_sum),
-#ifdef CPU_TILE_VECTORS
-    .attn_few_bytes = CPU_NAME(cpu_attn_few_bytes),
-    .attn_few = CPU_NAME(cpu_attn_few),
-#endif
     .attn_bytes = CPU_NAME(cpu_attn_bytes),
     .attn = CPU_NAME(cpu_attn),
     .attn_grad_bytes = CPU_NAME(cpu_attn_grad_bytes),
