@@ -95,6 +95,21 @@ static inline backend_view backend_matrix_apart(void *data, base_dtype dtype,
     return v;
 }
 
+/* The row stride, in elements, of keys or values of several heads: attention
+ * reads one head's part of each row. `heads * head_dim`, or a line more where
+ * those parts would fall into a quarter of the first cache's sets or less. */
+static inline int64_t backend_heads_stride(base_dtype dtype, int64_t heads,
+                                           int64_t head_dim)
+{
+    const int64_t line = 64 / (int64_t)base_dtype_bytes(dtype);
+    const int64_t cols = heads * head_dim, part = head_dim / line;
+    if (part < 1 || cols % line)
+        return cols;
+    const int64_t lines = cols / line;
+    const int64_t apart = lines & -lines; /* sets are a power of two */
+    return apart >= 4 * part ? cols + line : cols;
+}
+
 /* A product of low rank r that joins a product with a weight. NULL, or without
  * columns of `left`: none does. */
 typedef struct backend_low {

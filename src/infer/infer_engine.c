@@ -30,8 +30,7 @@ static lori_status set_sizes(infer_engine *e, const infer_limits *l,
                              int64_t *n_pages, lori_error *err)
 {
     const model_config *c = e->config;
-    int64_t size = (int64_t)base_dtype_bytes(model_get_backend(e->m)->act);
-    int64_t position = 2 * c->n_layers * c->n_kv_heads * c->head_dim * size;
+    int64_t position = model_cache_position_bytes(e->m);
     int64_t bytes = l->cache_bytes > 0 ? l->cache_bytes : CACHE_BYTES;
     int64_t most = bytes / position / INFER_PAGE;
     e->max_batch = l->max_batch > 0 ? l->max_batch : DEFAULT_BATCH;

@@ -12,21 +12,36 @@ static int64_t cells_of(const model_cache *cache)
     return 2 * cache->m->config.n_layers;
 }
 
+/* Elements from one position's keys to the next one's. */
+static int64_t position_stride(const model *m)
+{
+    return backend_heads_stride(m->be->act, m->config.n_kv_heads,
+                                m->config.head_dim);
+}
+
 static size_t cell_bytes(const model_cache *cache)
 {
-    return (size_t)(cache->page * model_kv_width(&cache->m->config)) *
+    return (size_t)(cache->page * position_stride(cache->m)) *
            base_dtype_bytes(cache->m->be->act);
+}
+
+int64_t model_cache_position_bytes(const model *m)
+{
+    return 2 * m->config.n_layers * position_stride(m) *
+           (int64_t)base_dtype_bytes(m->be->act);
 }
 
 backend_view model_cache_pool(const model_cache *cache, int64_t layer,
                               bool values)
 {
     int64_t first = 2 * layer + values; /* and one in every page */
-    return backend_matrix(
+    backend_view pool = backend_matrix(
         (char *)cache->cells + (size_t)first * cell_bytes(cache),
         cache->m->be->act,
         ((cache->n_pages - 1) * cells_of(cache) + 1) * cache->page,
         model_kv_width(&cache->m->config));
+    pool.ld = position_stride(cache->m);
+    return pool;
 }
 
 static void layout(model_cache *cache, base_plan *plan)

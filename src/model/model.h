@@ -171,6 +171,8 @@ lori_status model_logits(model_run *run, const model_batch *batch,
 
 /* Keys and values of `n_pages` pages of `page` positions, every layer. */
 typedef struct model_cache model_cache;
+/* What keys and values of one position take, all layers. */
+int64_t model_cache_position_bytes(const model *m);
 lori_status model_cache_new(model *m, int64_t n_pages, int page,
                             model_cache **out, lori_error *err);
 void model_cache_free(model_cache *cache);
