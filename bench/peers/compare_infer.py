@@ -2,8 +2,8 @@
 
 SmolLM2: llama.cpp reads the Q4_1 GGUF, lori the bf16 folder that `lori import`
 makes of it. Prefill is a prompt of --prompt tokens, decode --decode tokens
-after it, one sequence, a token a step (none guessed). Also the time from starting the process to its first
-token. Exit 0 when the promised ratios hold.
+after it, one sequence, a token a step (none guessed). Also the time from
+starting the process to its first token. Exit 0 when the promised ratios hold.
 """
 
 import argparse

@@ -102,6 +102,9 @@ typedef struct infer_hooks {
 
 /* ---- the engine ----------------------------------------------------- */
 
+/* Tokens guessed ahead of a reply, at most. */
+#define INFER_DRAFT 7
+
 /* The keys and values of an engine lie in pages. A page that nobody uses any
  * more keeps what it holds until another needs its place, least recently used
  * first; a prompt that begins like something still there shares it, if the
@@ -119,9 +122,10 @@ typedef struct infer_limits {
                               free beside the mapped weights, -1: none */
     int64_t draft_tokens;  /* guessed ahead for a reply, from what followed its
                               last tokens before, and computed in the same
-                              step: 1 to 7; 0: as many as pay, -1: none. No
-                              result depends on it. None where a row's bits
-                              depend on its company (backend.h, round_rows) */
+                              step: 1 to INFER_DRAFT; 0: as many as pay, -1:
+                              none. No result depends on it. None where a row's
+                              bits depend on its company (backend.h,
+                              round_rows) */
 } infer_limits;
 typedef struct infer_engine infer_engine;
 /* `limits` may be NULL. */

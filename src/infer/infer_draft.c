@@ -108,16 +108,11 @@ static double seconds_of(const infer_pace *p, int64_t rows)
     return p->seconds[below] + (slope > 0 ? slope : 0) * (double)(rows - below);
 }
 
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static int64_t rows_with(const infer_engine *e, int64_t most)
 {
     int64_t rows = 0;
     for (int64_t i = 0; i < e->n_slots; i++)
-        rows += 1 + smaller(e->slots[i].n_draft, most);
+        rows += 1 + infer_least(e->slots[i].n_draft, most);
     return rows;
 }
 
@@ -133,7 +128,7 @@ static int64_t best_number(const infer_engine *e)
             break;
         for (int64_t i = 0; i < e->n_slots; i++)
             tokens +=
-                expected(&e->slots[i], smaller(e->slots[i].n_draft, most));
+                expected(&e->slots[i], infer_least(e->slots[i].n_draft, most));
         const double seconds = seconds_of(&e->pace, rows);
         if (seconds > 0 && tokens / seconds > fastest) {
             fastest = tokens / seconds;
@@ -146,7 +141,7 @@ static int64_t best_number(const infer_engine *e)
 /* As many as were asked for and there is room for. */
 static int64_t asked_number(const infer_engine *e)
 {
-    int64_t most = smaller(e->draft_tokens, INFER_DRAFT);
+    int64_t most = infer_least(e->draft_tokens, INFER_DRAFT);
     while (most > 0 && rows_with(e, most) > e->max_rows)
         most--;
     return most;
@@ -166,11 +161,11 @@ void infer_guess(infer_engine *e)
         infer_slot *s = &e->slots[i];
         const infer_job *job = s->job;
         const int64_t left = job->request.max_new_tokens - job->result->n;
-        look_up(s, smaller(INFER_DRAFT, left - 1));
+        look_up(s, infer_least(INFER_DRAFT, left - 1));
     }
     const int64_t most = e->draft_tokens > 0 ? asked_number(e) : best_number(e);
     for (int64_t i = 0; i < e->n_slots; i++)
-        e->slots[i].n_draft = smaller(e->slots[i].n_draft, most);
+        e->slots[i].n_draft = infer_least(e->slots[i].n_draft, most);
 }
 
 /* ---- what is learned ----------------------------------------------------- */

@@ -15,16 +15,6 @@
 
 /* ---- memory ------------------------------------------------------------- */
 
-static int64_t pages_of(int64_t positions)
-{
-    return (positions + INFER_PAGE - 1) / INFER_PAGE;
-}
-
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* As many pages as the batch can use, within cache_bytes. */
 static lori_status set_sizes(infer_engine *e, const infer_limits *l,
                              int64_t *n_pages, lori_error *err)
@@ -39,7 +29,7 @@ static lori_status set_sizes(infer_engine *e, const infer_limits *l,
         e->step_tokens = INFER_PAGE;
     e->context = c->max_positions;
     if (l->context > 0)
-        e->context = smaller(e->context, l->context);
+        e->context = infer_least(e->context, l->context);
     if (most < 1)
         return base_fail(err, LORI_INVALID,
                          "cache_bytes %lld hold no %d positions of %lld bytes "
@@ -50,24 +40,24 @@ static lori_status set_sizes(infer_engine *e, const infer_limits *l,
                          "max_batch %lld is over 4096 or step_tokens %lld over "
                          "1048576",
                          (long long)e->max_batch, (long long)e->step_tokens);
-    *n_pages = smaller(most, INT32_MAX / INFER_PAGE);
-    if (pages_of(e->context) <= *n_pages / e->max_batch)
-        *n_pages = pages_of(e->context) * e->max_batch;
-    e->context = smaller(e->context, *n_pages * INFER_PAGE);
+    *n_pages = infer_least(most, INT32_MAX / INFER_PAGE);
+    if (infer_pages_of(e->context) <= *n_pages / e->max_batch)
+        *n_pages = infer_pages_of(e->context) * e->max_batch;
+    e->context = infer_least(e->context, *n_pages * INFER_PAGE);
     e->max_slots = e->max_batch > SCORE_BATCH ? e->max_batch : SCORE_BATCH;
     e->max_rows = e->max_batch;
     if (e->draft_tokens >= 0 && e->max_rows < INFER_DRAFT_ROWS)
         e->max_rows =
-            smaller(e->max_batch * (1 + INFER_DRAFT), INFER_DRAFT_ROWS);
+            infer_least(e->max_batch * (1 + INFER_DRAFT), INFER_DRAFT_ROWS);
     e->max_tokens = e->max_batch + e->step_tokens;
-    e->table_ld = pages_of(e->context);
+    e->table_ld = infer_pages_of(e->context);
     return LORI_OK;
 }
 
 static lori_status take_choosers(infer_engine *e, lori_error *err)
 {
     size_t vocab = (size_t)e->config->vocab;
-    int64_t n = smaller(model_get_backend(e->m)->n_threads, e->max_batch);
+    int64_t n = infer_least(model_get_backend(e->m)->n_threads, e->max_batch);
     e->choosers = base_alloc((size_t)n, sizeof *e->choosers);
     if (!e->choosers)
         return base_no_memory(err, (size_t)n * sizeof *e->choosers);
@@ -108,13 +98,12 @@ static lori_status take_memory(infer_engine *e, lori_error *err)
     e->target = base_alloc(tokens, sizeof *e->target);
     e->segments = base_alloc(slots, sizeof *e->segments);
     e->order = base_alloc(slots, sizeof *e->order);
-    e->row_slot = base_alloc(tokens, sizeof *e->row_slot);
     e->nll = base_alloc(tokens, sizeof *e->nll);
     e->lse = base_alloc((size_t)e->max_rows, sizeof *e->lse);
     e->logits = base_alloc((size_t)e->max_rows, row);
     if (!e->slots || !e->ids || !e->cu || !e->past || !e->table || !e->row ||
-        !e->target || !e->segments || !e->order || !e->row_slot || !e->nll ||
-        !e->lse || !e->logits)
+        !e->target || !e->segments || !e->order || !e->nll || !e->lse ||
+        !e->logits)
         return base_no_memory(err, (size_t)e->max_rows * row);
     for (size_t i = 0; i < slots; i++) {
         size_t ld = (size_t)e->table_ld;
@@ -175,7 +164,6 @@ void infer_engine_free(infer_engine *e)
     free(e->target);
     free(e->segments);
     free(e->order);
-    free(e->row_slot);
     free(e->nll);
     free(e->lse);
     free(e->logits);
@@ -280,7 +268,7 @@ int64_t infer_pending(const infer_engine *e)
 void infer_end_slot(infer_engine *e, int64_t at)
 {
     infer_slot ended = e->slots[at];
-    e->promised -= pages_of(ended.job->positions) - ended.n_pages;
+    e->promised -= infer_pages_of(ended.job->positions) - ended.n_pages;
     for (int64_t i = ended.n_pages; i-- > 0;)
         infer_pages_drop(&e->pages, ended.pages[i]);
     for (int64_t i = at + 1; i < e->n_slots; i++)

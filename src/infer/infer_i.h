@@ -11,6 +11,11 @@
 
 #include "infer/infer.h"
 
+static inline int64_t infer_least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* ---- sampling ------------------------------------------------------- */
 
 /* A token that survives the filters. */
@@ -39,6 +44,10 @@ void infer_top_tokens(const float *x, int64_t vocab, double lse, infer_top *top,
 /* ---- pages ---------------------------------------------------------- */
 
 #define INFER_PAGE 16 /* positions */
+static inline int64_t infer_pages_of(int64_t positions)
+{
+    return (positions + INFER_PAGE - 1) / INFER_PAGE;
+}
 
 /* A page is a node of a tree: its tokens follow those of its parent. A path
  * from the root is a prefix whose keys and values are there. Requests hold the
@@ -91,7 +100,6 @@ typedef struct infer_job {
     int64_t positions; /* that it may come to occupy */
 } infer_job;
 
-#define INFER_DRAFT      7  /* tokens guessed ahead of a reply, at most */
 #define INFER_DRAFT_ROWS 16 /* rows of a step that guesses, at most */
 
 typedef struct infer_slot {
@@ -147,7 +155,6 @@ struct infer_engine {
     int32_t *ids, *cu, *past, *table, *row, *target;
     model_segment *segments;
     int64_t *order;          /* [max_slots] slots by adapter */
-    int64_t *row_slot;       /* [rows] */
     double *nll;             /* [max_tokens] */
     double *lse;             /* [max_rows], of a row of logits */
     void *logits;            /* [max_rows, vocab] acc */

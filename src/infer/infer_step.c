@@ -7,11 +7,6 @@
 
 #define RNG_STREAM 0x696e666572ULL /* "infer" */
 
-static int64_t pages_of(int64_t positions)
-{
-    return (positions + INFER_PAGE - 1) / INFER_PAGE;
-}
-
 static uint64_t key_of(const infer_job *job)
 {
     return job->score ? job->score->adapter_key : job->request.adapter_key;
@@ -146,7 +141,7 @@ static bool has_room(const infer_engine *e, const infer_job *job)
         return false;
     if (e->n_slots && !e->slots[0].job->score != !job->score)
         return false; /* texts to score and requests do not share steps */
-    int64_t need = pages_of(job->positions) - held_pages(e, job);
+    int64_t need = infer_pages_of(job->positions) - held_pages(e, job);
     return e->promised + need <= e->pages.n_free;
 }
 
@@ -186,7 +181,7 @@ static lori_status start_jobs(infer_engine *e, const infer_hooks *hooks,
         s->past = s->feed = s->n_pages = s->n_draft = 0;
         s->right = s->guessed = 0;
         s->ended = false;
-        e->promised += pages_of(job->positions);
+        e->promised += infer_pages_of(job->positions);
         base_rng_start(&s->rng, job->request.sampling.seed, RNG_STREAM);
         if (job->result && job->request.max_new_tokens == 0) {
             int64_t tag = job->request.tag;
@@ -257,9 +252,8 @@ static void add_sequence(infer_engine *e, const infer_slot *s, int64_t from,
 }
 
 /* Rows whose logits are wanted, of a slot whose tokens end at n_tokens. */
-static void add_rows(infer_engine *e, int64_t slot, model_step *step)
+static void add_rows(infer_engine *e, infer_slot *s, model_step *step)
 {
-    infer_slot *s = &e->slots[slot];
     const infer_job *job = s->job;
     const int64_t n = s->feed + s->n_draft;
     int64_t first = job->score ? job->score->first - 1 : job->n_prompt - 1;
@@ -271,7 +265,6 @@ static void add_rows(infer_engine *e, int64_t slot, model_step *step)
         if (at < first)
             continue;
         e->row[step->n_rows] = (int32_t)(step->n_tokens - n + k);
-        e->row_slot[step->n_rows] = slot;
         if (job->score)
             e->target[step->n_rows] = job->score->ids[at + 1];
         step->n_rows++;
@@ -310,7 +303,7 @@ static model_step build_step(infer_engine *e)
         /* Each by itself, as it would be computed if it were no guess. */
         for (int64_t k = 0; k < s->n_draft; k++)
             add_sequence(e, s, s->past + s->feed + k, 1, &step);
-        add_rows(e, e->order[i], &step);
+        add_rows(e, &e->slots[e->order[i]], &step);
         add_segment(e, s, &step);
     }
     if (e->slots[0].job->score)
@@ -438,21 +431,17 @@ static void take_tokens(infer_engine *e, const infer_hooks *hooks)
     }
 }
 
-static void take_scores(infer_engine *e, const model_step *step)
+static void take_scores(infer_engine *e)
 {
-    int64_t slot = -1, at = 0;
-    for (int64_t k = 0; k < step->n_rows; k++) {
-        const infer_slot *s = &e->slots[e->row_slot[k]];
+    for (int64_t i = 0; i < e->n_slots; i++) {
+        infer_slot *s = &e->slots[i];
         const infer_score_item *item = s->job->score;
-        if (e->row_slot[k] != slot) { /* its first row of this step */
-            slot = e->row_slot[k];
-            int64_t begin = s->past - s->feed - (item->first - 1);
-            at = begin > 0 ? begin : 0;
-        }
-        item->nll[at++] = e->nll[k];
+        const int64_t begin = s->past - s->feed - (item->first - 1);
+        double *nll = item->nll + (begin > 0 ? begin : 0);
+        for (int64_t k = 0; k < s->n_rows; k++)
+            nll[k] = e->nll[s->first_row + k];
+        s->ended = s->past == s->job->n_prompt;
     }
-    for (int64_t i = 0; i < e->n_slots; i++)
-        e->slots[i].ended = e->slots[i].past == e->slots[i].job->n_prompt;
 }
 
 static void remove_ended(infer_engine *e, const infer_hooks *hooks)
@@ -568,7 +557,7 @@ static lori_status advance(infer_engine *e, const infer_hooks *hooks,
         infer_took(&e->pace, step.n_rows, base_now_s() - start);
     mark_ready(e);
     if (step.target)
-        take_scores(e, &step);
+        take_scores(e);
     else
         take_tokens(e, hooks);
     remove_ended(e, hooks);

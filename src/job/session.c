@@ -173,10 +173,11 @@ lori_status job_session_open(const lori_session_options *o, const lori_ui *ui,
         return base_fail(err, LORI_INVALID,
                          "compact_bytes is -1 (none), 0 (half of the free "
                          "memory) or the most bytes for it");
-    if (o->draft_tokens < -1 || o->draft_tokens > 7)
+    if (o->draft_tokens < -1 || o->draft_tokens > INFER_DRAFT)
         return base_fail(err, LORI_INVALID,
                          "draft_tokens is -1 (none), 0 (as many as pay) or 1 "
-                         "to 7");
+                         "to %d",
+                         INFER_DRAFT);
     lori_session *s = base_alloc(1, sizeof *s);
     if (!s)
         return base_no_memory(err, sizeof *s);

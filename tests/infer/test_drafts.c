@@ -181,7 +181,7 @@ Test(drafts, little_memory)
 }
 
 /* Ended by its caller or a stop among right guesses: nothing behind it. */
-static infer_next third(void *context, int64_t tag, int32_t id)
+static infer_next thirtieth(void *context, int64_t tag, int32_t id)
 {
     (void)tag;
     (void)id;
@@ -199,7 +199,7 @@ Test(drafts, a_reply_ends_where_it_is_told)
     infer_engine *e = NULL;
     lori_error err = {0};
     int calls = 0;
-    const infer_hooks hooks = {.context = &calls, .token = third};
+    const infer_hooks hooks = {.context = &calls, .token = thirtieth};
     cr_assert_eq(infer_engine_new(t.m, &limits, &e, &err), LORI_OK);
     cr_assert_eq(infer_run(e, l.q, 1, &hooks, &r, &err), LORI_OK);
     cr_assert_eq(calls, 30);
