@@ -294,7 +294,9 @@ struct backend {
     /* ---- attention ---- */
     /* o, q [n, H*D] act; k, v act; lse [n, H] acc: log-sum-exp of the scaled
      * scores (may be NULL data when not needed). Rows of o outside every
-     * sequence are left alone. Memory is linear in the length.
+     * sequence are left alone. Memory is linear in the length. A row's bits
+     * depend on nothing but its keys, where `round_rows` is NULL, and on whether
+     * it is the only query of its sequence.
      * Source: FlashAttention-2, arXiv:2307.08691. */
     void (*attn)(backend *be, backend_view o, backend_view lse, backend_view q,
                  backend_view k, backend_view v, const backend_attn *desc);

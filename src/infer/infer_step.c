@@ -24,11 +24,18 @@ static int32_t token_at(const infer_job *job, int64_t position)
                : job->result->ids[position - job->n_prompt];
 }
 
+/* A prompt is never computed one row at a time, unless that is all of it: a
+ * backend may take other sums for a single row (backend.h, attn), and results
+ * would depend on what is there and on who else is in the step. */
+enum { LEAST_ROWS = 2 };
+
 /* Positions that need not be computed when they are there: the next one's
  * logits are the first that are wanted. */
 static int64_t shareable(const infer_job *job)
 {
-    return job->score ? job->score->first - 1 : job->n_prompt - 1;
+    const int64_t first = job->score ? job->score->first - 1 : job->n_prompt;
+    const int64_t n = infer_least(first, job->n_prompt - LEAST_ROWS);
+    return n > 0 ? n : 0;
 }
 
 /* ---- pages of a slot ----------------------------------------------------- */
@@ -196,9 +203,23 @@ static lori_status start_jobs(infer_engine *e, const infer_hooks *hooks,
 /* ---- who computes what ------------------------------------------------------
  */
 
-/* A running reply gives its last token; prompts, in their order, as much as
- * there is room for, in whole pages when it is not all. There is room for a
- * page beside the replies, so the first prompt always goes on. */
+/* So many of a prompt's tokens as there is room for, in whole pages when it is
+ * not all; 0: it waits. With room for a page and one token more it goes on. */
+static int64_t piece(const infer_slot *s, int64_t room)
+{
+    const int64_t left = s->job->n_prompt - s->past;
+    if (left <= room)
+        return left;
+    const int64_t end = (s->past + room) / INFER_PAGE * INFER_PAGE;
+    int64_t n = end - s->past;
+    if (left - n < LEAST_ROWS)
+        n = left - LEAST_ROWS;
+    return n < LEAST_ROWS ? 0 : n;
+}
+
+/* A running reply gives its last token; prompts, in their order, a piece. There
+ * is room for a page beside max_batch replies, so the first prompt always goes
+ * on. */
 static void give_tokens(infer_engine *e)
 {
     int64_t room = e->max_tokens;
@@ -214,11 +235,7 @@ static void give_tokens(infer_engine *e)
         if (s->feed)
             continue;
         share(e, s);
-        int64_t left = s->job->n_prompt - s->past;
-        s->feed = left < room ? left : room;
-        int64_t end = (s->past + s->feed) / INFER_PAGE * INFER_PAGE;
-        if (s->feed < left)
-            s->feed = end > s->past ? end - s->past : 0;
+        s->feed = piece(s, room);
         room -= s->feed;
         write_tokens(e, s);
     }

@@ -166,11 +166,11 @@ Test(engine, later_prompts_share_what_is_there)
         int which;
         int64_t cached; /* expected */
     } rows[] = {
-        {p, 100, 0, 0},  {p, 100, 0, 99}, /* all but the last token */
-        {q, 100, 0, 60}, {q, 100, 0, 99}, {p, 57, 0, 56},
+        {p, 100, 0, 0},  {p, 100, 0, 98}, /* all but the last two tokens */
+        {q, 100, 0, 60}, {q, 100, 0, 98}, {p, 57, 0, 55},
         {p, 1, 0, 0},    {p, 100, 2, 0}, /* another adapter: nothing is shared
                                           */
-        {q, 80, 2, 60},  {p, 100, 0, 99},
+        {q, 80, 2, 60},  {p, 100, 0, 98},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         infer_request x = ask(&b, rows[i].prompt, rows[i].n, 9, rows[i].which);
@@ -184,6 +184,56 @@ Test(engine, later_prompts_share_what_is_there)
     }
     infer_engine_free(e);
     bench_close(&b);
+}
+
+static void same_bits(const infer_result *x, const infer_result *y, int64_t n)
+{
+    cr_assert_eq(x->n, y->n);
+    for (int64_t i = 0; i < x->n; i++)
+        cr_assert_eq(x->ids[i], y->ids[i]);
+    for (int64_t i = 0; i < x->n * V; i++)
+        cr_assert_eq(x->top[i].logprob, y->top[i].logprob,
+                     "prompt of %lld tokens, reply's %lld", (long long)n,
+                     (long long)(i / V));
+}
+
+/* To the bit: whatever of a prompt is there already, and in whatever pieces it
+ * is computed beside others. */
+static void bits_depend_on_nothing(base_dtype dtype)
+{
+    enum { N = 9 };
+    static const int lengths[N] = {1, 2, 17, 18, 33, 34, 50, 100, 101};
+    const tiny_spec spec = {.seed = 12};
+    bench b = {.t = tiny_open(&spec, "cpu", dtype, 2)};
+    static int32_t prompt[N][101];
+    infer_request q[2 * N];
+    infer_result want[N], got[2 * N];
+    for (int i = 0; i < N; i++) {
+        fill(prompt[i], lengths[i], 30 + (uint64_t)i / 3); /* some share */
+        q[i] = q[N + i] = ask(&b, prompt[i], lengths[i], 5, 0);
+        want[i] = alone(&b, &q[i]);
+    }
+    for (int room = 16; room <= 48; room += 11) {
+        infer_engine *e =
+            engine(&b, (infer_limits){.max_batch = 3, .step_tokens = room});
+        run(e, q, (int64_t)2 * N, got); /* each of them twice */
+        for (int i = 0; i < 2 * N; i++)
+            same_bits(&want[i % N], &got[i], lengths[i % N]);
+        infer_results_free(got, (int64_t)2 * N);
+        infer_engine_free(e);
+    }
+    infer_results_free(want, N);
+    tiny_close(&b.t);
+}
+
+Test(engine, bits_depend_on_nothing_f32)
+{
+    bits_depend_on_nothing(BASE_F32);
+}
+
+Test(engine, bits_depend_on_nothing_bf16)
+{
+    bits_depend_on_nothing(BASE_BF16);
 }
 
 /* A conversation: the next prompt is the last one, the reply, and more. */
@@ -534,9 +584,8 @@ static void reply(const tiny *t, int64_t bytes, int64_t n, int32_t (*prompt)[5],
     lori_error err = {0};
     infer_engine *e;
     for (int64_t i = 0; i < n; i++)
-        q[i] = (infer_request){.prompt = prompt[i],
-                               .n_prompt = 5,
-                               .max_new_tokens = new};
+        q[i] = (infer_request){
+            .prompt = prompt[i], .n_prompt = 5, .max_new_tokens = new};
     cr_assert_eq(infer_engine_new(t->m, &limits, &e, &err), LORI_OK, "%s",
                  err.message);
     run(e, q, n, r);
