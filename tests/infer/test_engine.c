@@ -199,13 +199,14 @@ static void same_bits(const infer_result *x, const infer_result *y, int64_t n)
 
 /* To the bit: whatever of a prompt is there already, and in whatever pieces it
  * is computed beside others. */
-static void bits_depend_on_nothing(base_dtype dtype)
+static void bits_depend_on_nothing(base_dtype dtype, int64_t window)
 {
     enum { N = 9 };
-    static const int lengths[N] = {1, 2, 17, 18, 33, 34, 50, 100, 101};
-    const tiny_spec spec = {.seed = 12};
+    static const int lengths[N] = {1, 2, 17, 18, 33, 34, 50, 100, 201};
+    const tiny_spec spec = {
+        .family = window ? "mistral" : NULL, .window = window, .seed = 12};
     bench b = {.t = tiny_open(&spec, "cpu", dtype, 2)};
-    static int32_t prompt[N][101];
+    static int32_t prompt[N][201];
     infer_request q[2 * N];
     infer_result want[N], got[2 * N];
     for (int i = 0; i < N; i++) {
@@ -228,12 +229,14 @@ static void bits_depend_on_nothing(base_dtype dtype)
 
 Test(engine, bits_depend_on_nothing_f32)
 {
-    bits_depend_on_nothing(BASE_F32);
+    bits_depend_on_nothing(BASE_F32, 0);
+    bits_depend_on_nothing(BASE_F32, 70);
 }
 
 Test(engine, bits_depend_on_nothing_bf16)
 {
-    bits_depend_on_nothing(BASE_BF16);
+    bits_depend_on_nothing(BASE_BF16, 0);
+    bits_depend_on_nothing(BASE_BF16, 70);
 }
 
 /* A conversation: the next prompt is the last one, the reply, and more. */

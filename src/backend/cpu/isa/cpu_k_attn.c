@@ -208,9 +208,12 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
         m[c] = -INFINITY;
         sum[c] = 0;
     }
+    /* Blocks end at multiples of CPU_KEYS wherever the first one begins, so
+     * that a row's bits do not depend on the rows beside it. */
     int64_t key = cpu_attn_first(l->low, t->window);
-    for (; key <= l->high; key += CPU_KEYS) {
-        int n = block_keys(l->high + 1, key);
+    for (int n; key <= l->high; key += n) {
+        n = CPU_KEYS - (int)(key % CPU_KEYS);
+        n = n < l->high + 1 - key ? n : (int)(l->high + 1 - key);
         keys_load(kv, t->k, t->ldk, key, n, t->table, t->page, d, t->bf);
         CPU_NAME(cpu_mm)(n, l->count, dp, kv, dp, 1, qt, LD, st, LD, false);
         hide(st, l, key, n, t->window);
