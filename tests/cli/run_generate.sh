@@ -150,7 +150,9 @@ while [ $kills -lt 4 ]; do
     before=$(wc -c <size)
     tries=0
     while [ ! -e killed.jsonl ] && [ $tries -lt 2000 ]; do
-        [ -e killed.jsonl.partial ] && [ "$(wc -c <killed.jsonl.partial)" -gt "$before" ] && break
+        # It may be gone when it is looked at: the run has ended.
+        now=$({ wc -c <killed.jsonl.partial; } 2>/dev/null || echo 0)
+        [ "$now" -gt "$before" ] && break
         sleep 0.01
         tries=$((tries + 1))
     done
