@@ -177,11 +177,13 @@ static void keys_load(float *rows, const char *x, int64_t ld, int64_t key,
         keys_load_as(rows, x, ld, key, n, table, page, d, false);
 }
 
-/* The length of the block of keys that begins at `key`. */
+/* The length of the block of keys that begins at `key`. Blocks end at multiples
+ * of CPU_KEYS wherever the first one begins, so that a row's bits do not depend
+ * on the rows beside it. */
 INLINE int block_keys(int64_t end, int64_t key)
 {
-    const int64_t left = end - key;
-    return left < CPU_KEYS ? (int)left : CPU_KEYS;
+    const int64_t left = end - key, most = CPU_KEYS - key % CPU_KEYS;
+    return (int)(left < most ? left : most);
 }
 
 /* ---- forward -------------------------------------------------------- */
@@ -196,41 +198,39 @@ void CPU_NAME(cpu_attn)(const cpu_attn_task *t, void *scratch)
 {
     const int d = t->head_dim;
     const int64_t dp = padded(d), size = t->bf ? 2 : 4;
-    float *rows = scratch, *qt = rows + LD * dp, *ot = qt + LD * dp, *st = ot + LD * dp;
+    float *rows = scratch, *qt = rows + LD * dp, *ot = qt + LD * dp;
+    float *st = ot + LD * dp;
     float *kv = st + CPU_KEYS * LD, *m = kv + CPU_KEYS * dp, *sum = m + LD;
-    lanes here, *l = &here;
-    lanes_set(l, t->heads, t->past + t->first, (int)t->n);
-    lanes_load(rows, l, t->q + t->first * t->ldq * size, t->ldq, d, t->scale,
+    lanes l;
+    lanes_set(&l, t->heads, t->past + t->first, (int)t->n);
+    lanes_load(rows, &l, t->q + t->first * t->ldq * size, t->ldq, d, t->scale,
                t->bf);
-    turn(qt, rows, l->count, dp);
+    turn(qt, rows, l.count, dp);
     memset(ot, 0, (size_t)(LD * dp) * 4);
-    for (int c = 0; c < l->count; ++c) {
+    for (int c = 0; c < l.count; ++c) {
         m[c] = -INFINITY;
         sum[c] = 0;
     }
-    /* Blocks end at multiples of CPU_KEYS wherever the first one begins, so
-     * that a row's bits do not depend on the rows beside it. */
-    int64_t key = cpu_attn_first(l->low, t->window);
-    for (int n; key <= l->high; key += n) {
-        n = CPU_KEYS - (int)(key % CPU_KEYS);
-        n = n < l->high + 1 - key ? n : (int)(l->high + 1 - key);
+    int64_t key = cpu_attn_first(l.low, t->window);
+    for (int n; key <= l.high; key += n) {
+        n = block_keys(l.high + 1, key);
         keys_load(kv, t->k, t->ldk, key, n, t->table, t->page, d, t->bf);
-        CPU_NAME(cpu_mm)(n, l->count, dp, kv, dp, 1, qt, LD, st, LD, false);
-        hide(st, l, key, n, t->window);
-        softmax(st, n, l->count, m, sum, ot, dp);
+        CPU_NAME(cpu_mm)(n, l.count, dp, kv, dp, 1, qt, LD, st, LD, false);
+        hide(st, &l, key, n, t->window);
+        softmax(st, n, l.count, m, sum, ot, dp);
         keys_load(kv, t->v, t->ldv, key, n, t->table, t->page, d, t->bf);
-        CPU_NAME(cpu_mm)(d, l->count, n, kv, 1, dp, st, LD, ot, LD, true);
+        CPU_NAME(cpu_mm)(d, l.count, n, kv, 1, dp, st, LD, ot, LD, true);
     }
-    for (int c = 0; c < l->count; c += VL) {
+    for (int c = 0; c < l.count; c += VL) {
         vf part = 1.0f / load(sum + c);
         for (int64_t i = 0; i < d; ++i)
             store(ot + i * LD + c, load(ot + i * LD + c) * part);
     }
-    turn_back(rows, ot, l->count, dp);
-    lanes_store(t->o + t->first * t->ldo * size, t->ldo, l, rows, d, 1, t->bf);
+    turn_back(rows, ot, l.count, dp);
+    lanes_store(t->o + t->first * t->ldo * size, t->ldo, &l, rows, d, 1, t->bf);
     if (t->lse)
-        for (int c = 0; c < l->used; ++c)
-            t->lse[(t->first + l->row[c]) * t->ldlse + l->head[c]] =
+        for (int c = 0; c < l.used; ++c)
+            t->lse[(t->first + l.row[c]) * t->ldlse + l.head[c]] =
                 m[c] + logf(sum[c]);
 }
 
@@ -328,8 +328,8 @@ static void grad_block(const cpu_attn_grad *t, grad_space *s, int head,
     turn(s->doutt, s->dout, l.count, dp);
     memset(s->dqt, 0, (size_t)(LD * dp) * 4);
     int64_t key = cpu_attn_first(l.low, t->window);
-    for (; key <= l.high; key += CPU_KEYS) {
-        int keys = block_keys(l.high + 1, key);
+    for (int keys; key <= l.high; key += keys) {
+        keys = block_keys(l.high + 1, key);
         float *k = s->k + key * dp, *v = s->v + key * dp;
         CPU_NAME(cpu_mm)
         (keys, l.count, dp, k, dp, 1, s->qt, LD, s->st, LD, false);

@@ -144,10 +144,9 @@ INLINE void in_order(vf *low, vf *high)
 #endif
 }
 
-INLINE void load_queries(const space *s, const cpu_attn_task *t, int used,
-                         kind as)
+INLINE void load_queries(const space *s, const cpu_attn_task *t, kind as)
 {
-    for (int c = 0; c < used; ++c) {
+    for (int c = 0; c < t->heads; ++c) {
         const char *row =
             t->q + (t->first * t->ldq + (int64_t)c * s->d) * size_of(as);
         for (int i = 0; i < s->d; i += CHUNK) {
@@ -197,12 +196,12 @@ INLINE void find_block(block *b, const cpu_attn_task *t, int64_t key, kind as)
     }
 }
 
-/* `bytes` of each of n rows. */
-INLINE void fetch(const char *const *row, int n, int64_t bytes)
+/* `bytes` of each of n rows, from byte `at` on. */
+INLINE void fetch(const char *const *row, int n, int64_t at, int64_t bytes)
 {
     for (int64_t i = 0; i < bytes; i += LINE)
         for (int w = 0; w < n; ++w)
-            __builtin_prefetch(row[w] + i);
+            __builtin_prefetch(row[w] + at + i);
 }
 
 /* ---- scores ------------------------------------------------------------ */
@@ -299,7 +298,7 @@ INLINE void scores(int used, const space *s, const block *b, float scale,
                 dot(used, sum, s, k, i, CHUNK, as);
             if (whole < s->d)
                 dot(used, sum, s, k, whole, s->d - whole, as);
-            fetch(b->v + key + j, AT_ONCE, bytes);
+            fetch(b->v + key + j, AT_ONCE, 0, bytes);
             for (int c = 0; c < used; ++c)
                 folded[c][j / AT_ONCE] = fold(sum[c]);
         }
@@ -410,9 +409,7 @@ INLINE void columns(int used, int chunks, const space *s, const block *b, int i,
             sum[c][w] = load(s->o + c * s->wide + i + w * VL);
     const int step = as == DOTS ? 2 : 1;
     for (int j = 0; j < b->n; j += step) {
-        for (int w = 0; w < step; ++w)
-            for (int64_t line = 0; line < bytes; line += LINE)
-                __builtin_prefetch(next->k[j + w] + at + line);
+        fetch(next->k + j, step, at, bytes);
 #if defined(CPU_ISA_avx512bf16)
         if (as == DOTS)
             add_pair(used, chunks, sum, s, b, j, i, count);
@@ -468,33 +465,33 @@ INLINE void values(int used, const space *s, const block *b, const block *next,
     }                                                                          \
     }
 
-INLINE void attend_block(const space *s, const cpu_attn_task *t, int used,
-                         const block *b, const block *next, kind as)
+INLINE void attend_block(const space *s, const cpu_attn_task *t, const block *b,
+                         const block *next, kind as)
 {
-    const int groups = (used + GROUP - 1) / GROUP;
+    const int heads = t->heads, groups = (heads + GROUP - 1) / GROUP;
     for (int g = 0; g < groups; ++g) {
-        const int first = used * g / groups;
+        const int first = heads * g / groups;
         const space at = group_at(s, first);
-        FOR_USED(used * (g + 1) / groups - first,
+        FOR_USED(heads * (g + 1) / groups - first,
                  scores(USED, &at, b, t->scale, as))
     }
-    for (int c = 0; c < used; ++c)
+    for (int c = 0; c < heads; ++c)
         softmax(s, c, b->n, as);
     for (int g = 0; g < groups; ++g) {
-        const int first = used * g / groups;
+        const int first = heads * g / groups;
         const space at = group_at(s, first);
-        FOR_USED(used * (g + 1) / groups - first,
+        FOR_USED(heads * (g + 1) / groups - first,
                  values(USED, &at, b, next, as))
     }
 }
 
 /* Keys [t->key, t->key_end). */
-INLINE void attend(const space *s, const cpu_attn_task *t, int used, kind as)
+INLINE void attend(const space *s, const cpu_attn_task *t, kind as)
 {
     block blocks[2];
     int now = 0;
     find_block(&blocks[0], t, t->key, as);
-    fetch(blocks[0].k, blocks[0].n, s->d * size_of(as));
+    fetch(blocks[0].k, blocks[0].n, 0, s->d * size_of(as));
     for (int64_t key = t->key; key < t->key_end; now = !now) {
         const block *b = &blocks[now], *next = &blocks[!now];
         const int64_t after = key + b->n;
@@ -504,17 +501,16 @@ INLINE void attend(const space *s, const cpu_attn_task *t, int used, kind as)
             find_block(&blocks[!now], t->next, t->next->key, as);
         else
             next = b; /* nothing new */
-        attend_block(s, t, used, b, next, as);
+        attend_block(s, t, b, next, as);
         key = after;
     }
 }
 
 /* o in its order, to the part. */
-INLINE void write_part(const space *s, const cpu_attn_task *t, int used,
-                       kind as)
+INLINE void write_part(const space *s, const cpu_attn_task *t, kind as)
 {
     const int64_t ld = CPU_ROUND_UP(s->d);
-    for (int c = 0; c < used; ++c)
+    for (int c = 0; c < t->heads; ++c)
         for (int i = 0; i < ld; i += CHUNK) {
             const float *o = s->o + c * s->wide + i;
             float *to = t->part + 2 * HEADS + c * ld + i;
@@ -531,29 +527,28 @@ INLINE void write_part(const space *s, const cpu_attn_task *t, int used,
         }
 }
 
-INLINE void row_as(const space *s, const cpu_attn_task *t, int used, kind as)
+INLINE void row_as(const space *s, const cpu_attn_task *t, kind as)
 {
-    load_queries(s, t, used, as);
-    attend(s, t, used, as);
-    write_part(s, t, used, as);
+    load_queries(s, t, as);
+    attend(s, t, as);
+    write_part(s, t, as);
 }
 
 void CPU_NAME(cpu_attn_row)(const cpu_attn_task *t, void *scratch)
 {
     const space s = place(scratch, t);
-    const int used = t->heads;
-    memset(s.o, 0, (size_t)(used * s.wide) * sizeof(float));
-    for (int c = 0; c < used; ++c) {
+    memset(s.o, 0, (size_t)(t->heads * s.wide) * sizeof(float));
+    for (int c = 0; c < t->heads; ++c) {
         s.m[c] = -INFINITY;
         s.sum[c] = 0;
     }
     if (!t->bf)
-        row_as(&s, t, used, FLOATS);
+        row_as(&s, t, FLOATS);
     else
 #if defined(CPU_ISA_avx512bf16)
-        row_as(&s, t, used, DOTS);
+        row_as(&s, t, DOTS);
 #else
-        row_as(&s, t, used, OPENED);
+        row_as(&s, t, OPENED);
 #endif
 }
 

@@ -7,7 +7,7 @@
 
 /* The row of a key, and how many from there on follow each other. */
 INLINE int64_t key_run(const int32_t *table, int page, int64_t key,
-                        int64_t *rows)
+                       int64_t *rows)
 {
     if (!table) {
         *rows = INT64_MAX;
